@@ -1,0 +1,46 @@
+// NumPy arrays, and anything with __cuda_array_interface__, seen as stapes::Tensor: a pybind11 caster, so
+// that an operator is bound by naming its C++ function.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "core/check.hpp"
+#include "core/tensor.hpp"
+
+namespace stapes {
+
+Tensor view_of(pybind11::handle array);  // TypeError or ValueError where it cannot be viewed as it is
+
+}  // namespace stapes
+
+namespace pybind11::detail {
+
+template <>
+struct type_caster<stapes::Tensor> {
+  PYBIND11_TYPE_CASTER(stapes::Tensor, const_name("numpy.ndarray"));
+  bool load(handle src, bool) {
+    if (src.is_none()) return false;
+    value = stapes::view_of(src);
+    return true;
+  }
+};
+
+template <>
+struct type_caster<stapes::Shape> {
+  PYBIND11_TYPE_CASTER(stapes::Shape, const_name("tuple[int, ...]"));
+  bool load(handle src, bool) {
+    if (!isinstance<sequence>(src)) return false;
+    value = stapes::Shape();
+    for (const handle item : reinterpret_borrow<sequence>(src)) value.push_back(item.cast<std::int64_t>());
+    return true;
+  }
+  static handle cast(const stapes::Shape& shape, return_value_policy, handle) {
+    tuple result(static_cast<std::size_t>(shape.ndim()));
+    for (int i = 0; i < shape.ndim(); ++i) result[static_cast<std::size_t>(i)] = shape[i];
+    return result.release();
+  }
+};
+
+}  // namespace pybind11::detail

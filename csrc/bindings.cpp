@@ -1,0 +1,38 @@
+// Every function of stapes._core. Arguments are viewed with the GIL held; the work is done without it.
+#include "array_view.hpp"
+#include "cpu/isa.hpp"
+#include "cpu/threads.hpp"
+#include "ops/ops.hpp"
+
+namespace py = pybind11;
+using py::arg;
+
+namespace {
+
+using NoGil = py::call_guard<py::gil_scoped_release>;
+
+void translate(std::exception_ptr p) {
+  try {
+    if (p) std::rethrow_exception(p);
+  } catch (const stapes::TypeError& e) {
+    PyErr_SetString(PyExc_TypeError, e.what());
+  }
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  using namespace stapes;
+  m.doc() = "The operators of stapes, in C++. Use stapes.ops, which allocates outputs.";
+  py::register_exception_translator(translate);
+
+  m.attr("__version__") = STAPES_VERSION;
+  m.def("isa", [] { return cpu::name_of(cpu::active_isa()); });
+  m.def("num_threads", &cpu::num_threads);
+  m.def("set_num_threads", &cpu::set_num_threads, arg("n"));
+
+  m.def("relu_fwd", &ops::relu_fwd, arg("x"), arg("y"), NoGil());
+  m.def("relu_bwd", &ops::relu_bwd, arg("dy"), arg("y"), arg("dx"), NoGil());
+
+  cpu::active_isa();  // a wrong STAPES_ISA fails the import, not the first operator
+}

@@ -1,0 +1,32 @@
+// The switch on the device (run) and the switch on the dtype (with_dtype).
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+#include "core/tensor.hpp"
+
+namespace stapes {
+
+// Runs the kernel that belongs to the device of `where`. CUDA is refused until its kernels are built in.
+template <auto& kCpuKernel, class Args>
+void run(const char* op, const Tensor& where, const Args& args) {
+  if (where.device.is_cpu()) {
+    kCpuKernel(args);
+    return;
+  }
+  throw std::runtime_error(std::string(op) + ": this build of stapes has no CUDA kernels; got an array on " +
+                           to_string(where.device));
+}
+
+// Calls f(T{}) with the C++ type of a floating dtype that the CPU computes in.
+template <class F>
+void with_dtype(DType dtype, F&& f) {
+  if (dtype == DType::kFloat64) {
+    f(double{});
+  } else {
+    f(float{});
+  }
+}
+
+}  // namespace stapes

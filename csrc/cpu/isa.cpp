@@ -1,0 +1,51 @@
+#include "cpu/isa.hpp"
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+namespace stapes::cpu {
+namespace {
+
+constexpr std::array<const char*, kIsaCount> kNames{"generic", "x86-64-v2", "x86-64-v3", "x86-64-v4"};
+
+Isa best_isa() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
+  const bool v3 = v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                  __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                  __builtin_cpu_supports("avx512vl");
+  if (v4) return Isa::kV4;
+  if (v3) return Isa::kV3;
+  if (v2) return Isa::kV2;
+  throw std::runtime_error("stapes: this processor lacks SSE4.2, which x86-64-v2 needs");
+#else
+  return Isa::kGeneric;
+#endif
+}
+
+Isa choose_isa() {
+  const Isa best = best_isa();
+  const char* wanted = std::getenv("STAPES_ISA");
+  if (wanted == nullptr || *wanted == '\0') return best;
+  const std::size_t lowest = best == Isa::kGeneric ? 0 : 1;
+  for (std::size_t i = lowest; i <= static_cast<std::size_t>(best); ++i) {
+    if (std::string(wanted) == kNames[i]) return static_cast<Isa>(i);
+  }
+  throw std::runtime_error(std::string("stapes: STAPES_ISA=") + wanted + ": this machine runs " + kNames[lowest] +
+                           (best == static_cast<Isa>(lowest) ? "" : std::string(" to ") + name_of(best)));
+}
+
+}  // namespace
+
+const char* name_of(Isa isa) { return kNames[static_cast<std::size_t>(isa)]; }
+
+Isa active_isa() {
+  static const Isa isa = choose_isa();
+  return isa;
+}
+
+}  // namespace stapes::cpu

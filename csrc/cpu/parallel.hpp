@@ -1,0 +1,45 @@
+// Parallel loops whose result cannot depend on the number of threads: the tasks are fixed by the
+// caller from shapes alone, and each task's work is sequential.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/simd.hpp"
+#include "cpu/threads.hpp"
+
+namespace stapes::cpu::STAPES_ISA_NAME {
+
+struct Range {
+  std::int64_t begin, end;
+};
+
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// The i-th of `parts` nearly equal pieces of [0, n).
+inline Range part(std::int64_t n, std::int64_t parts, std::int64_t i) { return {n * i / parts, n * (i + 1) / parts}; }
+
+// f(task) for every task in [0, tasks). f may not throw: allocate before.
+template <class F>
+void parallel_for(std::int64_t tasks, const F& f) {
+  const int threads = static_cast<int>(tasks < num_threads() ? tasks : num_threads());
+  if (threads <= 1) {
+    for (std::int64_t i = 0; i < tasks; ++i) f(i);
+    return;
+  }
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (std::int64_t i = 0; i < tasks; ++i) f(i);
+}
+
+// f(begin, end) over pieces of [0, n), each of about `grain` elements: for elementwise work.
+template <class F>
+void parallel_ranges(std::int64_t n, std::int64_t grain, const F& f) {
+  const std::int64_t parts = ceil_div(n, grain);
+  parallel_for(parts, [&](std::int64_t i) {
+    const Range r = part(n, parts, i);
+    f(r.begin, r.end);
+  });
+}
+
+inline constexpr std::int64_t kGrain = 1 << 15;  // elements: enough work to pay for waking a thread
+
+}  // namespace stapes::cpu::STAPES_ISA_NAME

@@ -1,0 +1,104 @@
+"""NumPy or CuPy: which library an array belongs to, and how inputs and outputs are prepared.
+
+What goes in decides where the work is done; nothing here moves data between devices.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = Any
+"""A NumPy or CuPy array. CuPy is optional and has no usable type stubs."""
+
+_DLPACK_CPU, _DLPACK_CUDA = 1, 2
+
+
+def is_cupy(x: object) -> bool:
+    """Tell whether ``x`` is a CuPy array, without importing CuPy."""
+    return type(x).__module__.partition(".")[0] == "cupy"
+
+
+def array_module(x: Array) -> ModuleType:
+    """Return ``numpy`` or ``cupy``, whichever made ``x``."""
+    if is_cupy(x):
+        import cupy
+
+        return cupy  # type: ignore[no-any-return]
+    return np
+
+
+def as_input(op: str, name: str, x: Array) -> Array:
+    """Return ``x`` as a C-contiguous, aligned array; it is copied only where it is not one already.
+
+    Other libraries' arrays (torch tensors, ...) come in through DLPack, without a copy.
+
+    Raises
+    ------
+    TypeError
+        If ``x`` is no array.
+    """
+    if isinstance(x, np.ndarray):
+        flags = x.flags
+        return x if flags.c_contiguous and flags.aligned else np.array(x, order="C")
+    if is_cupy(x):
+        return x if x.flags.c_contiguous else array_module(x).ascontiguousarray(x)
+    if isinstance(x, np.generic):
+        return np.asarray(x)
+    if hasattr(x, "__dlpack__"):
+        return as_input(op, name, _from_dlpack(op, name, x))
+    raise TypeError(f"{op}: {name} must be a NumPy or CuPy array, got {type(x).__name__}")
+
+
+def _from_dlpack(op: str, name: str, x: Any) -> Array:
+    kind = x.__dlpack_device__()[0]
+    if kind == _DLPACK_CPU:
+        return np.from_dlpack(x)
+    if kind == _DLPACK_CUDA:
+        import cupy
+
+        return cupy.from_dlpack(x)
+    raise TypeError(f"{op}: {name} must be on the CPU or a CUDA device, got DLPack device {kind}")
+
+
+def output(op: str, name: str, out: Array | None, like: Array, shape: Any, dtype: Any = None) -> Array:
+    """Return ``out``, or a new array of this shape where it is None.
+
+    The operator itself checks shape, dtype, device and overlap; here only that it is an array that
+    can be written to as it is, since a copy would lose the result.
+
+    Raises
+    ------
+    TypeError
+        If ``out`` is no NumPy or CuPy array.
+    ValueError
+        If ``out`` is not C-contiguous.
+    """
+    if out is None:
+        return array_module(like).empty(shape, dtype=like.dtype if dtype is None else dtype)
+    if not isinstance(out, np.ndarray) and not is_cupy(out):
+        raise TypeError(f"{op}: {name} must be a NumPy or CuPy array, got {type(out).__name__}")
+    if not out.flags.c_contiguous or (isinstance(out, np.ndarray) and not out.flags.aligned):
+        raise ValueError(f"{op}: {name} must be C-contiguous and aligned, got strides {out.strides}")
+    return out
+
+
+def outputs(op: str, out: Any, count: int) -> tuple[Array | None, ...]:
+    """Return the ``count`` entries of an ``out=`` tuple, or that many None.
+
+    Raises
+    ------
+    TypeError
+        If ``out`` is no tuple or list.
+    ValueError
+        If it has not ``count`` entries.
+    """
+    if out is None:
+        return (None,) * count
+    if not isinstance(out, tuple | list):
+        raise TypeError(f"{op}: out must be a tuple of {count} arrays, got {type(out).__name__}")
+    if len(out) != count:
+        raise ValueError(f"{op}: out must have {count} entries, got {len(out)}")
+    return tuple(out)
