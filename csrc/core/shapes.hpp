@@ -1,0 +1,33 @@
+// How a window slides over an image: the only place with the output-size formula and with "same".
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+
+#include "core/tensor.hpp"
+
+namespace stapes {
+
+using Pair = std::array<std::int64_t, 2>;                    // (h, w)
+using Padding = std::optional<std::array<std::int64_t, 4>>;  // (top, bottom, left, right); none: "same"
+
+// Places are r * dil_h, s * dil_w from the window's corner; the corner of output (p, q) is at
+// (p * stride_h - pad_top, q * stride_w - pad_left). Every window lies inside the padded image.
+struct Window2d {
+  std::int64_t kernel_h, kernel_w;
+  std::int64_t stride_h, stride_w;
+  std::int64_t dil_h, dil_w;
+  std::int64_t pad_top, pad_bottom, pad_left, pad_right;
+  std::int64_t P, Q;  // output size, at least 1
+};
+
+// Checks the values and resolves "same". std::invalid_argument, naming the operator, unless H, W,
+// kernel, stride, dilation, P, Q >= 1 and padding >= 0.
+Window2d window2d(const char* op, std::int64_t H, std::int64_t W, Pair kernel, Pair stride, const Padding& padding,
+                  Pair dilation = {1, 1});
+
+// The output (N,P,Q,C) of pooling x (N,H,W,C).
+Shape pool2d_shape(const char* op, const Shape& x, Pair kernel, Pair stride, const Padding& padding);
+
+}  // namespace stapes

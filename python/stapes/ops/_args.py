@@ -1,0 +1,131 @@
+"""Forms of arguments: what Python reads; the values are checked in C++."""
+
+from __future__ import annotations
+
+import operator
+from typing import SupportsIndex, TypeAlias
+
+import numpy as np
+
+IntPair: TypeAlias = int | tuple[int, int]
+"""One number for both axes, or (h, w)."""
+
+PaddingLike: TypeAlias = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]] | str
+"""An int, (h, w), ((top, bottom), (left, right)), "same" or "valid"."""
+
+_INT64 = np.iinfo(np.int64)
+
+
+def integer(op: str, name: str, value: object) -> int:
+    """Return ``value`` as an int; NumPy's integers count as such, bool and float do not.
+
+    Raises
+    ------
+    TypeError
+        If it is no integer.
+    ValueError
+        If it does not fit into 64 bits.
+    """
+    refused = isinstance(value, bool | np.bool_ | np.ndarray)
+    if refused or not isinstance(value, SupportsIndex):
+        raise TypeError(f"{op}: {name} must be an integer, got {type(value).__name__}")
+    result = operator.index(value)
+    if not _INT64.min <= result <= _INT64.max:
+        raise ValueError(f"{op}: {name} must fit into 64 bits, got {result}")
+    return result
+
+
+def number(op: str, name: str, value: object) -> float:
+    """Return a real number (Python's or NumPy's, not bool) as a float.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    ValueError
+        If it is too large for a float.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{op}: {name} must fit into a float, got {value}") from None
+
+
+def flag(op: str, name: str, value: object) -> bool:
+    """Return a bool (Python's or NumPy's) as a bool.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{op}: {name} must be True or False, got {type(value).__name__}")
+    return bool(value)
+
+
+def pair(op: str, name: str, value: object) -> tuple[int, int]:
+    """Return an int, or two of them, as (h, w).
+
+    Raises
+    ------
+    TypeError
+        If ``value`` is neither an integer nor a tuple or list of integers.
+    ValueError
+        If it has not two entries.
+    """
+    if not isinstance(value, tuple | list):
+        both = integer(op, name, value)
+        return both, both
+    if len(value) != 2:
+        raise ValueError(f"{op}: {name} must be an int or (h, w), got {value!r}")
+    return integer(op, name, value[0]), integer(op, name, value[1])
+
+
+def padding(op: str, value: object) -> tuple[int, int, int, int] | None:
+    """Return padding as (top, bottom, left, right), or None for "same".
+
+    Raises
+    ------
+    TypeError
+        If an entry is no integer.
+    ValueError
+        If ``value`` has another form than an int, (h, w), ((top, bottom), (left, right)), "same"
+        or "valid".
+    """
+    if isinstance(value, str):
+        if value == "same":
+            return None
+        if value == "valid":
+            return 0, 0, 0, 0
+        raise ValueError(f'{op}: padding must be "same", "valid" or numbers, got {value!r}')
+    nested = isinstance(value, tuple | list) and any(isinstance(v, tuple | list) for v in value)
+    if not nested:
+        h, w = pair(op, "padding", value)
+        return h, h, w, w
+    if len(value) != 2 or not all(isinstance(v, tuple | list) and len(v) == 2 for v in value):
+        raise ValueError(
+            f"{op}: padding must be an int, (h, w) or ((top, bottom), (left, right)), got {value!r}"
+        )
+    top, bottom, left, right = (integer(op, "padding", v) for side in value for v in side)
+    return top, bottom, left, right
+
+
+def shape(op: str, name: str, value: object, ndim: int) -> tuple[int, ...]:
+    """Return a shape as a tuple of ``ndim`` ints >= 0.
+
+    Raises
+    ------
+    TypeError
+        If ``value`` is no tuple or list of integers.
+    ValueError
+        If it has another length, or a negative entry.
+    """
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"{op}: {name} must be a tuple of {ndim} ints, got {type(value).__name__}")
+    sizes = tuple(integer(op, name, v) for v in value)
+    if len(sizes) != ndim or min(sizes) < 0:
+        raise ValueError(f"{op}: {name} must be {ndim} sizes of at least 0, got {sizes}")
+    return sizes
