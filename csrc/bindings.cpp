@@ -34,5 +34,14 @@ PYBIND11_MODULE(_core, m) {
   m.def("relu_fwd", &ops::relu_fwd, arg("x"), arg("y"), NoGil());
   m.def("relu_bwd", &ops::relu_bwd, arg("dy"), arg("y"), arg("dx"), NoGil());
 
+  m.def("batch_norm2d_fwd", &ops::batch_norm2d_fwd, arg("x"), arg("gamma"), arg("beta"), arg("running_mean"),
+        arg("running_var"), arg("training"), arg("momentum"), arg("eps"), arg("y"), arg("mean"), arg("rstd"), NoGil());
+  m.def("batch_norm2d_bwd", &ops::batch_norm2d_bwd, arg("dy"), arg("x"), arg("gamma"), arg("mean"), arg("rstd"),
+        arg("training"), arg("dx"), arg("dgamma"), arg("dbeta"), NoGil());
+
+  m.def("cross_entropy_fwd", &ops::cross_entropy_fwd, arg("logits"), arg("target"), arg("weight").none(true),
+        arg("label_smoothing"), arg("ignore_index"), arg("loss"), arg("dlogits"), NoGil());
+  m.def("cross_entropy_bwd", &ops::cross_entropy_bwd, arg("saved"), arg("scale"), arg("dlogits"), NoGil());
+
   cpu::active_isa();  // a wrong STAPES_ISA fails the import, not the first operator
 }

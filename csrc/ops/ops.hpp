@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "core/tensor.hpp"
 #include "cpu/isa.hpp"
@@ -23,14 +24,61 @@ struct ReluBwdArgs {
   DType dtype;
 };
 
+// batch_norm2d
+struct BatchNorm2dFwdArgs {
+  const void *x, *gamma, *beta;
+  void *running_mean, *running_var;  // written in training only
+  void *y, *mean, *rstd;
+  std::int64_t rows, channels;  // rows = N * H * W
+  bool training;
+  double momentum, eps;
+  DType dtype;
+};
+struct BatchNorm2dBwdArgs {
+  const void *dy, *x, *gamma, *mean, *rstd;
+  void *dx, *dgamma, *dbeta;
+  std::int64_t rows, channels;
+  bool training;
+  DType dtype;
+};
+
+// cross_entropy
+struct CrossEntropyFwdArgs {
+  const void *logits, *target, *weight;  // weight may be null
+  void *loss, *dlogits;
+  std::int64_t rows, classes;
+  double label_smoothing;
+  std::int64_t ignore_index;
+  DType dtype, target_dtype;  // an integer target_dtype: class ids, else probabilities
+};
+struct CrossEntropyBwdArgs {
+  const void* saved;
+  void* dlogits;
+  std::int64_t size;
+  double scale;
+  DType dtype;
+};
+
 namespace cpu {
 inline constinit Kernel<ReluFwdArgs> relu_fwd;
 inline constinit Kernel<ReluBwdArgs> relu_bwd;
+inline constinit Kernel<BatchNorm2dFwdArgs> batch_norm2d_fwd;
+inline constinit Kernel<BatchNorm2dBwdArgs> batch_norm2d_bwd;
+inline constinit Kernel<CrossEntropyFwdArgs> cross_entropy_fwd;
+inline constinit Kernel<CrossEntropyBwdArgs> cross_entropy_bwd;
 }  // namespace cpu
 
 namespace ops {
 void relu_fwd(const Tensor& x, const Tensor& y);
 void relu_bwd(const Tensor& dy, const Tensor& y, const Tensor& dx);
+void batch_norm2d_fwd(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,
+                      const Tensor& running_var, bool training, double momentum, double eps, const Tensor& y,
+                      const Tensor& mean, const Tensor& rstd);
+void batch_norm2d_bwd(const Tensor& dy, const Tensor& x, const Tensor& gamma, const Tensor& mean, const Tensor& rstd,
+                      bool training, const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta);
+void cross_entropy_fwd(const Tensor& logits, const Tensor& target, const std::optional<Tensor>& weight,
+                       double label_smoothing, std::int64_t ignore_index, const Tensor& loss, const Tensor& dlogits);
+void cross_entropy_bwd(const Tensor& saved, double scale, const Tensor& dlogits);
 }  // namespace ops
 
 }  // namespace stapes

@@ -85,6 +85,26 @@ def output(op: str, name: str, out: Array | None, like: Array, shape: Any, dtype
     return out
 
 
+def in_place(op: str, name: str, x: Array) -> Array:
+    """Return ``x``, which the operator updates: never a copy, which would lose the result.
+
+    Raises
+    ------
+    TypeError
+        If ``x`` is no NumPy or CuPy array.
+    ValueError
+        If ``x`` is not C-contiguous.
+    """
+    if x is None:
+        raise TypeError(f"{op}: {name} must be a NumPy or CuPy array, got None")
+    return output(op, name, x, x, getattr(x, "shape", ()))
+
+
+def wide_dtype(x: Array) -> np.dtype[Any]:
+    """Return the dtype of statistics and losses of ``x``: float64 for float64, else float32."""
+    return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+
+
 def outputs(op: str, out: Any, count: int) -> tuple[Array | None, ...]:
     """Return the ``count`` entries of an ``out=`` tuple, or that many None.
 

@@ -4,5 +4,14 @@ Every function takes ``out=`` and is deterministic bit for bit, whatever the num
 """
 
 from stapes.ops.activation import relu_bwd, relu_fwd
+from stapes.ops.loss import cross_entropy_bwd, cross_entropy_fwd
+from stapes.ops.norm import batch_norm2d_bwd, batch_norm2d_fwd
 
-__all__ = ["relu_bwd", "relu_fwd"]
+__all__ = [
+    "batch_norm2d_bwd",
+    "batch_norm2d_fwd",
+    "cross_entropy_bwd",
+    "cross_entropy_fwd",
+    "relu_bwd",
+    "relu_fwd",
+]
