@@ -1,0 +1,113 @@
+"""Where operators are tested: each device takes NumPy arrays and answers with NumPy arrays.
+
+Only "cpu" for now. A device of another kind differs in ``put`` and ``get``, in its dtypes, and
+perhaps in the module of operators; the tests stay as they are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+import stapes.ops
+
+# Arguments, by position, that an operator updates in place.
+UPDATED = {"batch_norm2d_fwd": (3, 4), "sgd_step": (0, 2), "adam_step": (0, 2, 3)}
+
+# Not one array, or a tuple of arrays, that can be poisoned: their own tests do it.
+NOT_WATCHED = {"cross_entropy_fwd", "cross_entropy_bwd", "sgd_step", "adam_step"}
+
+MARGIN = 5  # elements: odd, so that arrays inside start where no vector would
+
+
+def poisoned(shape, dtype):
+    """An array full of what no operator may leave behind, and the buffer around it."""
+    dtype, size = np.dtype(dtype), int(np.prod(shape))
+    buffer = np.full(size + 2 * MARGIN, np.nan if dtype.kind == "f" else 0x5A, dtype)
+    return buffer[MARGIN : MARGIN + size].reshape(shape), buffer
+
+
+def surrounded(x):
+    """A copy of ``x`` between poisoned neighbours, and the buffer that holds them all."""
+    copy, buffer = poisoned(x.shape, x.dtype)
+    copy[...] = x
+    return copy, buffer
+
+
+def assert_neighbours_untouched(op, buffer):
+    for margin in (buffer[:MARGIN], buffer[-MARGIN:]):
+        clean = poisoned((), buffer.dtype)[1][:MARGIN]
+        assert margin.tobytes() == clean.tobytes(), f"{op} wrote outside of an array"
+
+
+def same_bits(a, b):
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+class Cpu:
+    """stapes.ops on NumPy arrays: ``ops.relu_fwd(x)`` is stapes.ops.relu_fwd(x), watched.
+
+    The call is repeated with poisoned ``out=`` and with all arrays between poisoned neighbours:
+    ``out`` must come back itself with the same bits, and nothing else may have changed.
+    """
+
+    name = "cpu"
+    dtypes = (np.float32, np.float64)
+    module = stapes.ops
+
+    def put(self, x):
+        return x
+
+    def get(self, x):
+        return x
+
+    def __getattr__(self, op):
+        function = getattr(self.module, op)
+
+        def call(*args, **kwargs):
+            before = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+            result = self._plain(function, args, kwargs)
+            if op not in NOT_WATCHED and "out" not in kwargs:
+                self._watched(op, function, before, args, kwargs, result)
+            return result
+
+        return call
+
+    def _moved(self, values):
+        return [self.put(v) if isinstance(v, np.ndarray) else v for v in values]
+
+    def _plain(self, function, args, kwargs):
+        kwargs = dict(zip(kwargs, self._moved(kwargs.values()), strict=True))
+        result = function(*self._moved(args), **kwargs)
+        return tuple(map(self.get, result)) if isinstance(result, tuple) else self.get(result)
+
+    def _watched(self, op, function, args, after, kwargs, expected):
+        """Call again with ``args``; ``after`` is what they were after the first call."""
+        buffers, inputs = [], []
+        for a in args:
+            if isinstance(a, np.ndarray):
+                a, buffer = surrounded(a)
+                buffers.append(buffer)
+            inputs.append(a)
+        several = isinstance(expected, tuple)
+        expected = expected if several else (expected,)
+        out = []
+        for y in expected:
+            y, buffer = (None, None) if y is None else poisoned(y.shape, y.dtype)
+            out.append(y)
+            buffers += [] if buffer is None else [buffer]
+
+        result = function(*inputs, **kwargs, out=tuple(out) if several else out[0])
+
+        for back, given, y in zip(result if several else (result,), out, expected, strict=True):
+            assert back is given, f"{op} must return what was given as out"
+            assert y is None or same_bits(back, y), f"{op} differs with out="
+        for i, (given, now) in enumerate(zip(inputs, after, strict=True)):
+            if isinstance(given, np.ndarray):
+                assert same_bits(given, now), f"{op} differs in what it does to argument {i}"
+                changed = not same_bits(now, args[i])
+                assert not changed or i in UPDATED.get(op, ()), f"{op} changed argument {i}"
+        for buffer in buffers:
+            assert_neighbours_untouched(op, buffer)
+
+
+DEVICES = (Cpu,)

@@ -1,0 +1,34 @@
+"""Batch normalisation over (N, H, W) (Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+OVER = (0, 1, 2)
+
+
+def batch_norm2d_fwd(
+    x, gamma, beta, running_mean, running_var, *, training, momentum=0.1, eps=1e-5
+):
+    """As in PyTorch, running_mean and running_var are updated in place in training."""
+    x = np.float64(x)
+    if training:
+        mean, var = x.mean(axis=OVER), x.var(axis=OVER)
+        count = x.size // x.shape[-1]
+        running_mean[...] = (1 - momentum) * running_mean + momentum * mean
+        running_var[...] = (1 - momentum) * running_var + momentum * var * count / (count - 1)
+    else:
+        mean, var = np.float64(running_mean), np.float64(running_var)
+    rstd = 1 / np.sqrt(var + eps)
+    return (x - mean) * rstd * np.float64(gamma) + np.float64(beta), mean, rstd
+
+
+def batch_norm2d_bwd(dy, x, gamma, mean, rstd, *, training=True):
+    dy, x = np.float64(dy), np.float64(x)
+    gamma, mean, rstd = np.float64(gamma), np.float64(mean), np.float64(rstd)
+    normal = (x - mean) * rstd
+    dgamma, dbeta = (dy * normal).sum(axis=OVER), dy.sum(axis=OVER)
+    dnormal = dy
+    if training:
+        dnormal = dy - dy.mean(axis=OVER) - normal * (dy * normal).mean(axis=OVER)
+    return dnormal * rstd * gamma, dgamma, dbeta

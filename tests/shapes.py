@@ -1,0 +1,193 @@
+"""Named shapes, shared with bench/: each is there for a path or an edge of some kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ConvCase:
+    """A convolution: x is (N, H, W, C), w is (K, R, S, C / groups)."""
+
+    name: str
+    x: tuple[int, int, int, int]
+    w: tuple[int, int, int, int]
+    stride: Any = 1
+    padding: Any = 0
+    dilation: Any = 1
+    groups: int = 1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
+
+    @property
+    def dense_options(self) -> dict[str, Any]:
+        """For the operators that know neither dilation nor groups."""
+        return {"stride": self.stride, "padding": self.padding}
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class FusedCase(ConvCase):
+    """Convolution, ReLU and max pooling in one."""
+
+    pool: Any = 2
+
+    @property
+    def fused_options(self) -> dict[str, Any]:
+        return {"stride": self.stride, "padding": self.padding, "pool": self.pool}
+
+
+@dataclass(frozen=True)
+class TransposeCase:
+    """A transposed convolution: x is (N, H, W, C_in), w is (C_in, R, S, C_out)."""
+
+    name: str
+    x: tuple[int, int, int, int]
+    w: tuple[int, int, int, int]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class PoolCase:
+    """A pooling over x (N, H, W, C)."""
+
+    name: str
+    x: tuple[int, int, int, int]
+    kernel: Any
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+# Channel counts beside the multiples that register tiles and vectors like.
+TAILS = (1, 3, 5, 7, 17, 33)
+
+CONV_CASES = (
+    ConvCase("first_c1", (2, 12, 10, 1), (32, 3, 3, 1), padding="same"),
+    ConvCase("first_c1_5x5_stride2", (2, 13, 12, 1), (16, 5, 5, 1), stride=2, padding=2),
+    ConvCase("first_c3", (2, 9, 8, 3), (16, 3, 3, 3), padding=1),
+    ConvCase("first_c3_7x7_stride2", (1, 15, 16, 3), (8, 7, 7, 3), stride=2, padding=3),
+    ConvCase("1x1", (3, 5, 7, 8), (16, 1, 1, 8)),
+    ConvCase("1x1_stride2", (2, 5, 6, 16), (24, 1, 1, 16), stride=2),
+    ConvCase("1x1_padded", (2, 3, 4, 4), (8, 1, 1, 4), padding=1),
+    ConvCase("3x3_valid", (2, 7, 8, 16), (16, 3, 3, 16), padding="valid"),
+    ConvCase("3x3_same", (2, 8, 8, 16), (32, 3, 3, 16), padding="same"),
+    ConvCase("3x3_same_one_pixel", (2, 1, 1, 8), (8, 3, 3, 8), padding="same"),
+    ConvCase("3x3_stride2_tail", (2, 9, 11, 5), (7, 3, 3, 5), stride=2, padding=1),
+    ConvCase("3x3_same_stride2_even", (2, 8, 10, 8), (8, 3, 3, 8), stride=2, padding="same"),
+    ConvCase("3x3_same_stride3", (2, 8, 7, 4), (8, 3, 3, 4), stride=3, padding="same"),
+    ConvCase("2x2_same", (2, 5, 4, 8), (8, 2, 2, 8), padding="same"),
+    ConvCase("2x4_stride_1x3", (2, 6, 11, 4), (8, 2, 4, 4), stride=(1, 3)),
+    ConvCase("stride_gt_kernel", (2, 11, 10, 4), (8, 2, 2, 4), stride=4),
+    ConvCase("pad_gt_kernel", (2, 5, 4, 4), (8, 3, 3, 4), padding=5),
+    ConvCase("pad_gt_kernel_stride2", (1, 4, 5, 3), (5, 2, 3, 3), stride=2, padding=(4, 6)),
+    ConvCase("asymmetric_pad", (2, 7, 6, 4), (8, 3, 3, 4), padding=((0, 2), (3, 1))),
+    ConvCase("asymmetric_pad_stride2", (2, 8, 5, 4), (8, 3, 3, 4), 2, ((2, 0), (0, 3))),
+    ConvCase("dilated", (2, 9, 8, 8), (16, 3, 3, 8), padding=2, dilation=2),
+    ConvCase("dilated_uneven", (2, 11, 9, 4), (8, 3, 2, 4), padding="same", dilation=(3, 2)),
+    ConvCase("dilated_stride2", (2, 12, 11, 4), (8, 3, 3, 4), 2, 3, 3),
+    ConvCase("grouped", (2, 6, 7, 16), (24, 3, 3, 4), padding=1, groups=4),
+    ConvCase("grouped_odd", (2, 5, 6, 9), (15, 3, 3, 3), padding=1, groups=3),
+    ConvCase("grouped_dilated_stride2", (2, 9, 9, 8), (8, 3, 3, 4), 2, "same", 2, 2),
+    ConvCase("depthwise", (2, 7, 8, 16), (16, 3, 3, 1), padding=1, groups=16),
+    ConvCase("depthwise_stride2", (2, 9, 8, 16), (16, 3, 3, 1), 2, "same", 1, 16),
+    ConvCase("depthwise_odd", (2, 5, 7, 17), (17, 3, 3, 1), padding=1, groups=17),
+    ConvCase("depthwise_multiplier", (2, 6, 5, 5), (10, 3, 3, 1), padding=1, groups=5),
+    ConvCase("depthwise_5x5_dilated", (1, 9, 10, 8), (8, 5, 5, 1), 1, "same", 2, 8),
+    ConvCase("kernel_is_map", (3, 5, 4, 8), (16, 5, 4, 8)),
+    ConvCase("kernel_larger_than_map", (2, 2, 3, 4), (5, 5, 7, 4), padding=((2, 2), (3, 3))),
+    ConvCase("1d_1x80_stride4", (2, 1, 400, 1), (8, 1, 80, 1), stride=(1, 4)),
+    ConvCase("1d_1x3", (2, 1, 21, 16), (16, 1, 3, 16), padding="same"),
+    ConvCase("column_3x1", (2, 13, 1, 6), (10, 3, 1, 6), padding="same"),
+    ConvCase("deep", (1, 5, 5, 300), (20, 3, 3, 300), padding=1),
+    ConvCase("wide_output", (1, 4, 5, 8), (200, 3, 3, 8), padding=1),
+    ConvCase("many_images", (37, 3, 3, 4), (8, 3, 3, 4), padding=1),
+    ConvCase("empty_batch", (0, 6, 5, 4), (8, 3, 3, 4), padding=1),
+    *(
+        ConvCase(f"tail_c{c}_k{k}", (2, 5, 6, c), (k, 3, 3, c), padding=1)
+        for c in TAILS
+        for k in TAILS
+    ),
+    *(ConvCase(f"tail_w{w}", (2, 3, w, 8), (8, 3, 3, 8), padding=1) for w in TAILS),
+)
+
+FUSED_CASES = (
+    FusedCase("first_c1", (2, 12, 10, 1), (32, 3, 3, 1), padding="same"),
+    FusedCase("first_c3", (2, 8, 8, 3), (16, 3, 3, 3), padding=1),
+    FusedCase("conv2", (2, 16, 16, 32), (64, 3, 3, 32), padding=1),
+    FusedCase("leftover_row_and_column", (2, 9, 7, 8), (16, 3, 3, 8), padding=1),
+    FusedCase("leftover_only", (2, 2, 3, 4), (8, 3, 3, 4), padding=1),
+    FusedCase("valid", (2, 8, 9, 4), (8, 3, 3, 4)),
+    FusedCase("1x1", (2, 6, 6, 8), (8, 1, 1, 8)),
+    FusedCase("5x5", (2, 8, 8, 4), (8, 5, 5, 4), padding=2),
+    FusedCase("stride2", (2, 13, 12, 4), (8, 3, 3, 4), stride=2, padding=1),
+    FusedCase("asymmetric_pad", (2, 7, 6, 4), (8, 3, 3, 4), padding=((0, 2), (3, 1))),
+    FusedCase("pad_gt_kernel", (1, 4, 4, 3), (5, 3, 3, 3), padding=4),
+    FusedCase("pool3", (2, 10, 9, 4), (8, 3, 3, 4), padding=1, pool=3),
+    FusedCase("pool_1x4", (2, 4, 17, 4), (8, 3, 3, 4), padding=1, pool=(1, 4)),
+    FusedCase("pool_4x1", (2, 9, 3, 3), (8, 3, 3, 3), padding=1, pool=(4, 1)),
+    FusedCase("pool1", (2, 3, 4, 4), (8, 3, 3, 4), padding=1, pool=1),
+    FusedCase("pool_15x17", (1, 16, 18, 2), (3, 3, 3, 2), padding=1, pool=(15, 17)),
+    FusedCase("1d_1x80_stride4", (2, 1, 400, 1), (8, 1, 80, 1), stride=(1, 4), pool=(1, 4)),
+    FusedCase("empty_batch", (0, 6, 6, 4), (8, 3, 3, 4), padding=1),
+    *(
+        FusedCase(f"tail_c{c}_k{k}", (2, 5, 6, c), (k, 3, 3, c), padding=1)
+        for c, k in zip((*TAILS, 8, 3), (*TAILS[::-1], 17, 3), strict=True)
+    ),
+)
+
+TRANSPOSE_CASES = (
+    TransposeCase("1x1", (2, 3, 4, 8), (8, 1, 1, 16)),
+    TransposeCase("3x3", (2, 4, 5, 8), (8, 3, 3, 4)),
+    TransposeCase("3x3_pad1", (2, 4, 5, 8), (8, 3, 3, 4), {"padding": 1}),
+    TransposeCase("2x2_stride2", (2, 4, 3, 8), (8, 2, 2, 16), {"stride": 2}),
+    TransposeCase(
+        "3x3_stride2_out1",
+        (2, 4, 5, 6),
+        (6, 3, 3, 7),
+        {"stride": 2, "padding": 1, "output_padding": 1},
+    ),
+    TransposeCase(
+        "4x3_stride_3x2",
+        (2, 3, 5, 5),
+        (5, 4, 3, 3),
+        {"stride": (3, 2), "padding": (1, 0), "output_padding": (2, 1)},
+    ),
+    TransposeCase("asymmetric_pad", (2, 4, 4, 4), (4, 3, 3, 8), {"padding": ((0, 1), (2, 1))}),
+    TransposeCase("stride_gt_kernel", (2, 3, 3, 4), (4, 2, 2, 4), {"stride": 3}),
+    TransposeCase("one_channel", (2, 4, 4, 17), (17, 3, 3, 1), {"padding": 1}),
+    TransposeCase("empty_batch", (0, 4, 4, 4), (4, 3, 3, 8), {"padding": 1}),
+)
+
+POOL_CASES = (
+    PoolCase("2x2", (2, 8, 6, 16), 2),
+    PoolCase("2x2_leftover", (2, 7, 5, 8), 2),
+    PoolCase("3x3_stride2_pad1", (2, 9, 8, 8), 3, {"stride": 2, "padding": 1}),
+    PoolCase("3x3_stride1_same", (2, 5, 6, 4), 3, {"stride": 1, "padding": "same"}),
+    PoolCase("4x4_stride3_same", (2, 8, 7, 4), 4, {"stride": 3, "padding": "same"}),
+    PoolCase("stride_gt_kernel", (2, 9, 10, 4), 2, {"stride": 3}),
+    PoolCase("uneven", (2, 7, 9, 4), (3, 2), {"stride": (1, 2), "padding": (1, 0)}),
+    PoolCase("asymmetric_pad", (2, 6, 5, 4), 3, {"stride": 2, "padding": ((0, 1), (1, 0))}),
+    PoolCase("1x1", (2, 3, 4, 4), 1),
+    PoolCase("1d", (2, 1, 23, 8), (1, 4)),
+    PoolCase("kernel_is_map", (2, 5, 7, 4), (5, 7)),
+    PoolCase("15x17_in_uint8", (1, 17, 18, 2), (15, 17), {"stride": 1}),
+    PoolCase("16x16_in_int32", (1, 17, 18, 2), 16, {"stride": 1}),
+    PoolCase("kernel_larger_than_map", (2, 2, 1, 4), 3, {"stride": 1, "padding": 1}),
+    PoolCase("empty_batch", (0, 6, 6, 4), 2),
+    *(PoolCase(f"tail_c{c}", (2, 5, 6, c), 2) for c in TAILS),
+)
