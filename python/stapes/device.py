@@ -129,7 +129,7 @@ def outputs(op: str, out: Any, count: int) -> tuple[Array | None, ...]:
 
 
 def to_device(x: Array, device: str) -> Array:
-    """Return ``x`` on ``"cpu"``, ``"cuda"`` (the current one) or ``"cuda:N"``; copied only if it moves.
+    """Return ``x`` on ``"cpu"``, ``"cuda"`` (the current one) or ``"cuda:N"``; a copy if it moves.
 
     Raises
     ------

@@ -138,7 +138,7 @@ class Conv2d(_Conv):
 
 
 class Conv1d(Conv2d):
-    """Convolution over (N, L, C), computed as `Conv2d` with H = R = 1; weights (K, 1, S, C / groups).
+    """Convolution over (N, L, C), by `Conv2d` with H = R = 1; weights (K, 1, S, C / groups).
 
     torch's (K, C / groups, S) weights come in by `stapes.nn.convert.conv_weight`.
 

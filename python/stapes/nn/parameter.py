@@ -38,6 +38,7 @@ class Parameter:
 
     @property
     def data(self) -> Array:
+        """The weights themselves."""
         return self._data
 
     @data.setter
@@ -72,7 +73,7 @@ class Parameter:
         return int(self._data.size)
 
     def gradient(self) -> Array:
-        """Return the array that ``backward`` writes: ``grad`` itself where it fits, else a new one."""
+        """Return the array that ``backward`` writes: ``grad`` where it fits, else a new one."""
         grad = self.grad
         if (
             grad is None
