@@ -22,7 +22,7 @@ _BLOCK_VALUES = 1 << 18
 _UNKNOWN_SIZE = 0x7FFF_F000
 _UNKNOWN_FRAMES = 1 << 62
 
-_MP3_TAIL_BYTES = 1 << 16  # room for tags after the last frame
+_MP3_TAIL_BYTES = 1 << 12  # room for tags after the last frame
 
 # How libsndfile's log tells that a chunk of sound is longer than what is left of the file.
 _CUT_CHUNK = re.compile(
@@ -146,6 +146,6 @@ def _reason(error: soundfile.LibsndfileError) -> str:
     text = error.error_string.removeprefix("Error : ").rstrip(".")
     if "Format not recognised" in text:
         return "is no sound file that libsndfile knows"
-    if "not a regular file" in text:  # what libsndfile says of an MP3 with too few frames
-        return "cannot be decoded: too little of it is there"
+    if "not a regular file" in text:  # libsndfile's words where it finds no two frames of MP3
+        return "is no MP3, or too little of one"
     return f"cannot be decoded: {text}"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from stapes._files import atomic_write
 from stapes.audio.decode import AudioError, StrPath, check_regular_file, decode
+
+_WRITE_FRAMES = 16000  # one large Vorbis write overflows libsndfile's stack
 
 
 def load(
@@ -97,8 +101,8 @@ def save(path: StrPath, samples: npt.ArrayLike, sample_rate: int) -> None:
     Raises
     ------
     ValueError
-        If the suffix is none that libsndfile writes, or the samples are not finite or of a wrong
-        shape.
+        If the suffix is none that libsndfile writes, the format takes no such rate or number of
+        channels, or the samples are not finite or of a wrong shape.
     TypeError
         If the samples are not floating point.
     OSError
@@ -118,20 +122,19 @@ def save(path: StrPath, samples: npt.ArrayLike, sample_rate: int) -> None:
     if container not in soundfile.available_formats() or container == "RAW":
         raise ValueError(f"save: cannot write {target.suffix or 'a file without suffix'}: {target}")
     x = np.clip(x, -1.0, 1.0).astype(np.float32)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    channels = 1 if x.ndim == 1 else x.shape[1]
+    encoded = io.BytesIO()
     try:
-        channels = 1 if x.ndim == 1 else x.shape[1]
-        with soundfile.SoundFile(partial, "w", sample_rate, channels, format=container) as file:
-            # One large Vorbis write overflows libsndfile's stack.
-            for start in range(0, len(x), 16000):
-                file.write(x[start : start + 16000])
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(target)
+        with soundfile.SoundFile(encoded, "w", sample_rate, channels, format=container) as file:
+            for start in range(0, len(x), _WRITE_FRAMES):
+                file.write(x[start : start + _WRITE_FRAMES])
     except soundfile.LibsndfileError as error:
-        raise OSError(f"save: {target}: {error.error_string}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        raise ValueError(
+            f"save: {container} does not take {channels} channels at {sample_rate} Hz: "
+            f"{error.error_string}"
+        ) from None
+    with atomic_write(target) as stream:
+        stream.write(encoded.getbuffer())
 
 
 def check_rate(function: str, rate: int) -> None:

@@ -106,9 +106,10 @@ class LogMel(Features):
 
     def _sparse_filters(self, nyquist: float) -> list[tuple[slice, Floats]]:
         p = self._conventions
-        bin_hz: Floats = np.fft.rfftfreq(self.n_fft, 1.0 / self.sample_rate)
-        if p.scale == "htk":
-            bin_hz = np.linspace(0.0, nyquist, len(bin_hz))  # not the same for odd n_fft
+        bins = self.n_fft // 2 + 1
+        # torchaudio's last bin is at half the rate also where n_fft is odd.
+        spacing = nyquist / (bins - 1) if p.scale == "htk" else self.sample_rate / self.n_fft
+        bin_hz = np.arange(bins) * spacing
         bank = filter_bank(bin_hz, self.n_mels, self.fmin, self.fmax, p.scale, p.slaney_norm)
         filters: list[tuple[slice, Floats]] = []
         empty = 0
@@ -121,7 +122,7 @@ class LogMel(Features):
             warnings.warn(
                 f"LogMel: {empty} of {self.n_mels} bands hold no FFT bin and stay constant: "
                 "use a larger n_fft or fewer n_mels",
-                stacklevel=4,
+                stacklevel=3,
             )
         return filters
 
