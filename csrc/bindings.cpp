@@ -42,6 +42,13 @@ PYBIND11_MODULE(_core, m) {
   m.def("cross_entropy_fwd", &ops::cross_entropy_fwd, arg("logits"), arg("target"), arg("weight").none(true),
         arg("label_smoothing"), arg("ignore_index"), arg("loss"), arg("dlogits"), NoGil());
   m.def("cross_entropy_bwd", &ops::cross_entropy_bwd, arg("saved"), arg("scale"), arg("dlogits"), NoGil());
+  m.def("mse_fwd", &ops::mse_fwd, arg("y"), arg("target"), arg("loss"), NoGil());
+  m.def("mse_bwd", &ops::mse_bwd, arg("y"), arg("target"), arg("dy"), NoGil());
+
+  m.def("sgd_step", &ops::sgd_step, arg("params"), arg("grads"), arg("velocity"), arg("lr"), arg("momentum"),
+        arg("nesterov"), arg("weight_decay"), NoGil());
+  m.def("adam_step", &ops::adam_step, arg("params"), arg("grads"), arg("m"), arg("v"), arg("step"), arg("lr"),
+        arg("beta1"), arg("beta2"), arg("eps"), arg("weight_decay"), arg("decoupled"), NoGil());
 
   cpu::active_isa();  // a wrong STAPES_ISA fails the import, not the first operator
 }

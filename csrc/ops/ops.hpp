@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "core/tensor.hpp"
 #include "cpu/isa.hpp"
@@ -59,6 +60,43 @@ struct CrossEntropyBwdArgs {
   DType dtype;
 };
 
+// mse
+struct MseFwdArgs {
+  const void *y, *target;
+  void* loss;
+  std::int64_t size;
+  DType dtype;
+};
+struct MseBwdArgs {
+  const void *y, *target;
+  void* dy;
+  std::int64_t size;
+  DType dtype;
+};
+
+// sgd_step, adam_step
+struct StepTensor {
+  void* param;
+  const void* grad;
+  void *first, *second;  // velocity (may be null) and nothing; m and v
+  std::int64_t size;
+};
+struct SgdStepArgs {
+  const StepTensor* tensors;
+  std::int64_t count;
+  double lr, momentum;
+  bool nesterov;
+  double weight_decay;
+  DType dtype;
+};
+struct AdamStepArgs {
+  const StepTensor* tensors;
+  std::int64_t count;
+  double step, lr, beta1, beta2, eps, weight_decay;
+  bool decoupled;
+  DType dtype;
+};
+
 namespace cpu {
 inline constinit Kernel<ReluFwdArgs> relu_fwd;
 inline constinit Kernel<ReluBwdArgs> relu_bwd;
@@ -66,6 +104,10 @@ inline constinit Kernel<BatchNorm2dFwdArgs> batch_norm2d_fwd;
 inline constinit Kernel<BatchNorm2dBwdArgs> batch_norm2d_bwd;
 inline constinit Kernel<CrossEntropyFwdArgs> cross_entropy_fwd;
 inline constinit Kernel<CrossEntropyBwdArgs> cross_entropy_bwd;
+inline constinit Kernel<MseFwdArgs> mse_fwd;
+inline constinit Kernel<MseBwdArgs> mse_bwd;
+inline constinit Kernel<SgdStepArgs> sgd_step;
+inline constinit Kernel<AdamStepArgs> adam_step;
 }  // namespace cpu
 
 namespace ops {
@@ -79,6 +121,13 @@ void batch_norm2d_bwd(const Tensor& dy, const Tensor& x, const Tensor& gamma, co
 void cross_entropy_fwd(const Tensor& logits, const Tensor& target, const std::optional<Tensor>& weight,
                        double label_smoothing, std::int64_t ignore_index, const Tensor& loss, const Tensor& dlogits);
 void cross_entropy_bwd(const Tensor& saved, double scale, const Tensor& dlogits);
+void mse_fwd(const Tensor& y, const Tensor& target, const Tensor& loss);
+void mse_bwd(const Tensor& y, const Tensor& target, const Tensor& dy);
+void sgd_step(const std::vector<Tensor>& params, const std::vector<Tensor>& grads, const std::vector<Tensor>& velocity,
+              double lr, double momentum, bool nesterov, double weight_decay);
+void adam_step(const std::vector<Tensor>& params, const std::vector<Tensor>& grads, const std::vector<Tensor>& m,
+               const std::vector<Tensor>& v, double step, double lr, double beta1, double beta2, double eps,
+               double weight_decay, bool decoupled);
 }  // namespace ops
 
 }  // namespace stapes

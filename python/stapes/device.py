@@ -63,9 +63,7 @@ def _from_dlpack(op: str, name: str, x: Any) -> Array:
     raise TypeError(f"{op}: {name} must be on the CPU or a CUDA device, got DLPack device {kind}")
 
 
-def output(
-    op: str, name: str, out: Array | None, like: Array, shape: Any, dtype: Any = None
-) -> Array:
+def output(op: str, name: str, out: Array | None, like: Array, shape: Any, dtype: Any = None) -> Array:
     """Return ``out``, or a new array of this shape where it is None.
 
     The operator itself checks shape, dtype, device and overlap; here only that it is an array that
@@ -83,9 +81,7 @@ def output(
     if not isinstance(out, np.ndarray) and not is_cupy(out):
         raise TypeError(f"{op}: {name} must be a NumPy or CuPy array, got {type(out).__name__}")
     if not out.flags.c_contiguous or (isinstance(out, np.ndarray) and not out.flags.aligned):
-        raise ValueError(
-            f"{op}: {name} must be C-contiguous and aligned, got strides {out.strides}"
-        )
+        raise ValueError(f"{op}: {name} must be C-contiguous and aligned, got strides {out.strides}")
     return out
 
 
@@ -126,34 +122,3 @@ def outputs(op: str, out: Any, count: int) -> tuple[Array | None, ...]:
     if len(out) != count:
         raise ValueError(f"{op}: out must have {count} entries, got {len(out)}")
     return tuple(out)
-
-
-def to_device(x: Array, device: str) -> Array:
-    """Return ``x`` on ``"cpu"``, ``"cuda"`` (the current one) or ``"cuda:N"``; a copy if it moves.
-
-    Raises
-    ------
-    ValueError
-        If there is no such device name.
-    RuntimeError
-        If CuPy or the device is missing.
-    """
-    kind, _, index = device.partition(":")
-    if device == "cpu":
-        return x.get() if is_cupy(x) else x
-    if kind != "cuda" or (device != "cuda" and not index.isdecimal()):
-        raise ValueError(f'device must be "cpu", "cuda" or "cuda:N", got {device!r}')
-    try:
-        import cupy
-    except ImportError as e:
-        raise RuntimeError(f"device {device!r} needs CuPy: pip install 'stapes[cupy]'") from e
-    try:
-        with cupy.cuda.Device(int(index) if index else cupy.cuda.Device().id):
-            return cupy.asarray(x)
-    except cupy.cuda.runtime.CUDARuntimeError as e:
-        raise RuntimeError(f"device {device!r} cannot be used: {e}") from e
-
-
-def device_of(x: Array) -> str:
-    """Return the name under which `to_device` puts an array where ``x`` is."""
-    return f"cuda:{x.device.id}" if is_cupy(x) else "cpu"

@@ -4,14 +4,19 @@ Every function takes ``out=`` and is deterministic bit for bit, whatever the num
 """
 
 from stapes.ops.activation import relu_bwd, relu_fwd
-from stapes.ops.loss import cross_entropy_bwd, cross_entropy_fwd
+from stapes.ops.loss import cross_entropy_bwd, cross_entropy_fwd, mse_bwd, mse_fwd
 from stapes.ops.norm import batch_norm2d_bwd, batch_norm2d_fwd
+from stapes.ops.optimizer import adam_step, sgd_step
 
 __all__ = [
+    "adam_step",
     "batch_norm2d_bwd",
     "batch_norm2d_fwd",
     "cross_entropy_bwd",
     "cross_entropy_fwd",
+    "mse_bwd",
+    "mse_fwd",
     "relu_bwd",
     "relu_fwd",
+    "sgd_step",
 ]

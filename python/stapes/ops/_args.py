@@ -53,6 +53,21 @@ def number(op: str, name: str, value: object) -> float:
         raise ValueError(f"{op}: {name} must fit into a float, got {value}") from None
 
 
+def scalar(op: str, name: str, value: object) -> float:
+    """Return a real number, or the one in an array of one element, as a float.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `number`; ValueError also for an array of another size.
+    """
+    if isinstance(value, np.ndarray):
+        if value.size != 1:
+            raise ValueError(f"{op}: {name} must have one element, got shape {value.shape}")
+        return number(op, name, value.reshape(-1)[0])
+    return number(op, name, value)
+
+
 def flag(op: str, name: str, value: object) -> bool:
     """Return a bool (Python's or NumPy's) as a bool.
 

@@ -130,3 +130,59 @@ def cross_entropy_bwd(saved: Array, *, scale: float = 1.0, out: Array | None = N
     dlogits = output(op, "out", out, saved, saved.shape)
     _core.cross_entropy_bwd(saved, number(op, "scale", scale), dlogits)
     return dlogits
+
+
+def mse_fwd(y: Array, target: Array, *, out: Array | None = None) -> Array:
+    """Compute the mean of ``(y - target)**2`` over all elements.
+
+    Parameters
+    ----------
+    y, target : array
+        One shape and dtype: float32 or float64 (CPU); float32, float16 or bfloat16 (CUDA).
+    out : array, optional
+        The 0-d loss, overwritten and returned.
+
+    Returns
+    -------
+    array
+        0-d, float64 for float64 inputs, else float32; 0 where there are no elements.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array, or of another dtype or device.
+    ValueError
+        If shapes differ (nothing is broadcast), or ``out`` is read-only or overlaps an input.
+    """
+    op = "mse_fwd"
+    y, target = as_input(op, "y", y), as_input(op, "target", target)
+    loss = output(op, "out", out, y, (), wide_dtype(y))
+    _core.mse_fwd(y, target, loss)
+    return loss
+
+
+def mse_bwd(y: Array, target: Array, *, out: Array | None = None) -> Array:
+    """Compute ``dy = 2 * (y - target) / size``, the gradient of `mse_fwd`.
+
+    Parameters
+    ----------
+    y, target : array
+        As in `mse_fwd`.
+    out : array, optional
+        Overwritten and returned; must not overlap an input.
+
+    Returns
+    -------
+    array
+        ``dy``, shape and dtype of ``y``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `mse_fwd`.
+    """
+    op = "mse_bwd"
+    y, target = as_input(op, "y", y), as_input(op, "target", target)
+    dy = output(op, "out", out, y, y.shape)
+    _core.mse_bwd(y, target, dy)
+    return dy

@@ -1,0 +1,161 @@
+"""One step of an optimizer, for all parameters of a network in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from stapes import _core
+from stapes.device import Array, as_input, in_place
+from stapes.ops._args import flag, scalar
+
+
+def sgd_step(
+    params: Sequence[Array],
+    grads: Sequence[Array],
+    velocity: Sequence[Array] | None,
+    *,
+    lr: float | Array,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    copies: Sequence[Array] | None = None,
+) -> None:
+    """Update ``params`` in place by stochastic gradient descent.
+
+    ``g = grad + weight_decay * p``; ``velocity = momentum * velocity + g``; then
+    ``p -= lr * velocity``, or with ``nesterov`` ``p -= lr * (g + momentum * velocity)``.
+
+    Parameters
+    ----------
+    params : sequence of array
+        C-contiguous, all float32 or all float64; updated.
+    grads : sequence of array
+        One for each parameter, same shape and dtype; not changed.
+    velocity : sequence of array or None
+        Zero before the first step; updated. With ``momentum`` 0 it is neither read nor written,
+        and may be None or empty.
+    lr : float or array
+        Learning rate, at least 0: a number or an array of one element.
+    momentum, weight_decay : float
+        At least 0.
+    nesterov : bool
+        Nesterov's momentum; needs ``momentum`` above 0.
+    copies : None
+        16-bit copies of the parameters, which only CUDA has: must be None on the CPU.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array, or of another dtype or device; if ``copies`` is given on the
+        CPU.
+    ValueError
+        If lengths or shapes differ, a number is out of range, or an updated array is read-only,
+        not C-contiguous, or overlaps another.
+
+    Notes
+    -----
+    The rule of ``torch.optim.SGD`` without dampening.
+    """
+    op = "sgd_step"
+    _no_copies(op, copies)
+    momentum = scalar(op, "momentum", momentum)
+    _core.sgd_step(
+        _arrays(op, "params", params, in_place),
+        _arrays(op, "grads", grads, as_input),
+        _arrays(op, "velocity", velocity, in_place) if momentum != 0 else [],
+        scalar(op, "lr", lr),
+        momentum,
+        flag(op, "nesterov", nesterov),
+        scalar(op, "weight_decay", weight_decay),
+    )
+
+
+def adam_step(
+    params: Sequence[Array],
+    grads: Sequence[Array],
+    m: Sequence[Array],
+    v: Sequence[Array],
+    step: int | Array,
+    *,
+    lr: float | Array,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    copies: Sequence[Array] | None = None,
+) -> None:
+    """Update ``params`` in place by Adam, or by AdamW where ``decoupled``.
+
+    ``g = grad + weight_decay * p`` (``decoupled``: ``g = grad``, ``p *= 1 - lr * weight_decay``);
+    ``m = beta1 * m + (1 - beta1) * g``; ``v = beta2 * v + (1 - beta2) * g**2``;
+    ``p -= lr / (1 - beta1**step) * m / (sqrt(v) / sqrt(1 - beta2**step) + eps)``.
+
+    Parameters
+    ----------
+    params : sequence of array
+        C-contiguous, all float32 or all float64; updated.
+    grads : sequence of array
+        One for each parameter, same shape and dtype; not changed.
+    m, v : sequence of array
+        Moments, zero before the first step; updated.
+    step : int or array
+        1 at the first call: a number or an array of one element.
+    lr : float or array
+        Learning rate, at least 0: a number or an array of one element.
+    betas : tuple of float
+        (beta1, beta2), each in [0, 1).
+    eps, weight_decay : float
+        At least 0.
+    decoupled : bool
+        Weight decay as in AdamW.
+    copies : None
+        16-bit copies of the parameters, which only CUDA has: must be None on the CPU.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array, or of another dtype or device; if ``copies`` is given on the
+        CPU.
+    ValueError
+        If lengths or shapes differ, a number is out of range, or an updated array is read-only,
+        not C-contiguous, or overlaps another.
+
+    Notes
+    -----
+    D. Kingma, J. Ba, "Adam", 2015; I. Loshchilov, F. Hutter, "Decoupled Weight Decay
+    Regularization", 2019. The rules of ``torch.optim.Adam`` and ``AdamW``.
+    """
+    op = "adam_step"
+    _no_copies(op, copies)
+    if not isinstance(betas, tuple | list):
+        raise TypeError(f"{op}: betas must be (beta1, beta2), got {type(betas).__name__}")
+    if len(betas) != 2:
+        raise ValueError(f"{op}: betas must be (beta1, beta2), got {betas!r}")
+    _core.adam_step(
+        _arrays(op, "params", params, in_place),
+        _arrays(op, "grads", grads, as_input),
+        _arrays(op, "m", m, in_place),
+        _arrays(op, "v", v, in_place),
+        scalar(op, "step", step),
+        scalar(op, "lr", lr),
+        scalar(op, "betas[0]", betas[0]),
+        scalar(op, "betas[1]", betas[1]),
+        scalar(op, "eps", eps),
+        scalar(op, "weight_decay", weight_decay),
+        flag(op, "decoupled", decoupled),
+    )
+
+
+def _arrays(
+    op: str, name: str, arrays: Sequence[Array] | None, prepare: Callable[[str, str, Array], Array]
+) -> list[Array]:
+    if isinstance(arrays, np.ndarray) or not isinstance(arrays, Sequence):
+        raise TypeError(f"{op}: {name} must be a list of arrays, got {type(arrays).__name__}")
+    return [prepare(op, f"{name}[{i}]", a) for i, a in enumerate(arrays)]
+
+
+def _no_copies(op: str, copies: Sequence[Array] | None) -> None:
+    if copies is not None:
+        raise TypeError(f"{op}: copies are 16-bit arrays, which only CUDA has; pass copies=None")
