@@ -31,6 +31,37 @@ PYBIND11_MODULE(_core, m) {
   m.def("num_threads", &cpu::num_threads);
   m.def("set_num_threads", &cpu::set_num_threads, arg("n"));
 
+  m.def("conv2d_fwd_shape", &ops::conv2d_fwd_shape, arg("op"), arg("x_shape"), arg("w_shape"), arg("stride"),
+        arg("padding").none(true), arg("dilation"), arg("groups"));
+  m.def("conv2d_fwd", &ops::conv2d_fwd, arg("x"), arg("w"), arg("b").none(true), arg("y"), arg("stride"),
+        arg("padding").none(true), arg("dilation"), arg("groups"), arg("relu"), NoGil());
+  m.def("conv2d_dgrad", &ops::conv2d_dgrad, arg("dy"), arg("w"), arg("dx"), arg("stride"), arg("padding").none(true),
+        arg("dilation"), arg("groups"), NoGil());
+  m.def("conv2d_wgrad", &ops::conv2d_wgrad, arg("dy"), arg("x"), arg("dw"), arg("stride"), arg("padding").none(true),
+        arg("dilation"), arg("groups"), NoGil());
+  m.def("conv2d_bgrad", &ops::conv2d_bgrad, arg("dy"), arg("db"), NoGil());
+
+  m.def("conv2d_relu_max_pool2d_shape", &ops::conv2d_relu_max_pool2d_shape, arg("x_shape"), arg("w_shape"),
+        arg("pool"), arg("stride"), arg("padding").none(true));
+  m.def("conv2d_relu_max_pool2d_fwd", &ops::conv2d_relu_max_pool2d_fwd, arg("x"), arg("w"), arg("b").none(true),
+        arg("y"), arg("argmax"), arg("pool"), arg("stride"), arg("padding").none(true), NoGil());
+  m.def("conv2d_relu_max_pool2d_bwd", &ops::conv2d_relu_max_pool2d_bwd, arg("dy"), arg("argmax"), arg("x"), arg("w"),
+        arg("dx").none(true), arg("dw"), arg("db"), arg("pool"), arg("stride"), arg("padding").none(true), NoGil());
+
+  m.def("conv_transpose2d_fwd_shape", &ops::conv_transpose2d_fwd_shape, arg("x_shape"), arg("w_shape"), arg("stride"),
+        arg("padding").none(true), arg("output_padding"));
+  m.def("conv_transpose2d_fwd", &ops::conv_transpose2d_fwd, arg("x"), arg("w"), arg("b").none(true), arg("y"),
+        arg("stride"), arg("padding").none(true), arg("output_padding"), NoGil());
+  m.def("conv_transpose2d_dgrad", &ops::conv_transpose2d_dgrad, arg("dy"), arg("w"), arg("dx"), arg("stride"),
+        arg("padding").none(true), arg("output_padding"), NoGil());
+  m.def("conv_transpose2d_wgrad", &ops::conv_transpose2d_wgrad, arg("dy"), arg("x"), arg("dw"), arg("stride"),
+        arg("padding").none(true), arg("output_padding"), NoGil());
+
+  m.def("linear_fwd", &ops::linear_fwd, arg("x"), arg("w"), arg("b").none(true), arg("y"), arg("relu"), NoGil());
+  m.def("linear_dgrad", &ops::linear_dgrad, arg("dy"), arg("w"), arg("dx"), NoGil());
+  m.def("linear_wgrad", &ops::linear_wgrad, arg("dy"), arg("x"), arg("dw"), NoGil());
+  m.def("linear_bgrad", &ops::linear_bgrad, arg("dy"), arg("db"), NoGil());
+
   m.def("relu_fwd", &ops::relu_fwd, arg("x"), arg("y"), NoGil());
   m.def("relu_bwd", &ops::relu_bwd, arg("dy"), arg("y"), arg("dx"), NoGil());
 

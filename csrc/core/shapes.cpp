@@ -67,6 +67,37 @@ Window2d window2d(const char* op, std::int64_t H, std::int64_t W, Pair kernel, P
           h.pad_before, h.pad_after, w.pad_before, w.pad_after, h.size,      w.size};
 }
 
+Pair conv_transpose2d_size(const char* op, std::int64_t P, std::int64_t Q, Pair kernel, Pair stride,
+                           const Padding& padding, Pair output_padding) {
+  const Pair in{P, Q};
+  Pair size{};
+  for (const std::size_t i : {0, 1}) {
+    check_range(op, "input size", in[i], 1);
+    check_range(op, "kernel", kernel[i], 1);
+    check_range(op, "stride", stride[i], 1);
+    check_range(op, "output_padding", output_padding[i], 0);
+    if (output_padding[i] >= stride[i]) {
+      throw std::invalid_argument(
+          cat(op, ": output_padding (", output_padding[i], ") must be less than stride (", stride[i], ")"));
+    }
+    if (!padding) {
+      size[i] = in[i] * stride[i];
+      if (output_padding[i] > 0) {
+        throw std::invalid_argument(cat(op, ": output_padding must be 0 with padding \"same\", got ", output_padding[i]));
+      }
+      continue;
+    }
+    check_range(op, "padding", (*padding)[2 * i], 0);
+    check_range(op, "padding", (*padding)[2 * i + 1], 0);
+    size[i] = (in[i] - 1) * stride[i] + kernel[i] - (*padding)[2 * i] - (*padding)[2 * i + 1] + output_padding[i];
+    if (size[i] < 1) {
+      throw std::invalid_argument(cat(op, ": the output's ", i == 0 ? "height" : "width", " would be ", size[i],
+                                      ", below 1"));
+    }
+  }
+  return size;
+}
+
 Shape pool2d_shape(const char* op, const Shape& x, Pair kernel, Pair stride, const Padding& padding) {
   if (x.ndim() != 4) {
     throw std::invalid_argument(cat(op, ": x must have 4 dimensions (N,H,W,C), got ", to_string(x)));

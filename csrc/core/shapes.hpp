@@ -27,6 +27,11 @@ struct Window2d {
 Window2d window2d(const char* op, std::int64_t H, std::int64_t W, Pair kernel, Pair stride, const Padding& padding,
                   Pair dilation = {1, 1});
 
+// (H, W) of a transposed convolution of P x Q: (P - 1) * stride + kernel - padding + output_padding, or P * stride for
+// "same". output_padding must be less than stride, so that a convolution of the result is P x Q again.
+Pair conv_transpose2d_size(const char* op, std::int64_t P, std::int64_t Q, Pair kernel, Pair stride,
+                           const Padding& padding, Pair output_padding);
+
 // The output (N,P,Q,C) of pooling x (N,H,W,C).
 Shape pool2d_shape(const char* op, const Shape& x, Pair kernel, Pair stride, const Padding& padding);
 

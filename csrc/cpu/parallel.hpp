@@ -2,6 +2,8 @@
 // caller from shapes alone, and each task's work is sequential.
 #pragma once
 
+#include <omp.h>
+
 #include <cstdint>
 
 #include "cpu/simd.hpp"
@@ -18,16 +20,28 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1
 // The i-th of `parts` nearly equal pieces of [0, n).
 inline Range part(std::int64_t n, std::int64_t parts, std::int64_t i) { return {n * i / parts, n * (i + 1) / parts}; }
 
-// f(task) for every task in [0, tasks). f may not throw: allocate before.
+// f(task), or f(task, thread), for every task in [0, tasks), on at most `threads` threads, numbered from 0. Scratch
+// memory is allocated for all of them beforehand, since f may not throw.
 template <class F>
-void parallel_for(std::int64_t tasks, const F& f) {
-  const int threads = static_cast<int>(tasks < num_threads() ? tasks : num_threads());
-  if (threads <= 1) {
-    for (std::int64_t i = 0; i < tasks; ++i) f(i);
+void parallel_for(std::int64_t tasks, int threads, const F& f) {
+  const auto call = [&](std::int64_t task, [[maybe_unused]] int thread) {
+    if constexpr (requires { f(task, thread); }) {
+      f(task, thread);
+    } else {
+      f(task);
+    }
+  };
+  if (tasks <= 1 || threads <= 1) {
+    for (std::int64_t i = 0; i < tasks; ++i) call(i, 0);
     return;
   }
 #pragma omp parallel for schedule(static) num_threads(threads)
-  for (std::int64_t i = 0; i < tasks; ++i) f(i);
+  for (std::int64_t i = 0; i < tasks; ++i) call(i, omp_get_thread_num());
+}
+
+template <class F>
+void parallel_for(std::int64_t tasks, const F& f) {
+  parallel_for(tasks, num_threads(), f);
 }
 
 // f(begin, end) over pieces of [0, n), each of about `grain` elements: for elementwise work.

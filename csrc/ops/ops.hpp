@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/shapes.hpp"
 #include "core/tensor.hpp"
 #include "cpu/isa.hpp"
 
@@ -97,7 +98,61 @@ struct AdamStepArgs {
   DType dtype;
 };
 
+// conv2d, and what is computed by it: linear, conv_transpose2d
+struct Conv2dShape {
+  std::int64_t N, H, W, C, K, groups;
+  Window2d window;  // R = kernel_h, S = kernel_w; P, Q
+};
+struct Conv2dFwdArgs {
+  const void *x, *w, *b;  // b may be null
+  void* y;
+  Conv2dShape shape;
+  bool relu;
+  DType dtype;
+};
+struct Conv2dDgradArgs {
+  const void *dy, *w, *b;  // b, over C, may be null: conv_transpose2d_fwd has one
+  void* dx;
+  Conv2dShape shape;
+  DType dtype;
+};
+struct Conv2dWgradArgs {
+  const void *dy, *x;
+  void* dw;
+  Conv2dShape shape;
+  DType dtype;
+};
+struct Conv2dBgradArgs {
+  const void* dy;
+  void* db;
+  std::int64_t rows, K;
+  DType dtype;
+};
+struct Conv2dReluMaxPool2dFwdArgs {
+  const void *x, *w, *b;  // b may be null
+  void* y;
+  std::uint8_t* argmax;
+  Conv2dShape shape;
+  std::int64_t pool_h, pool_w;
+  DType dtype;
+};
+struct Conv2dReluMaxPool2dBwdArgs {
+  const void* dy;
+  const std::uint8_t* argmax;
+  const void *x, *w;
+  void *dx, *dw, *db;  // dx may be null
+  Conv2dShape shape;
+  std::int64_t pool_h, pool_w;
+  DType dtype;
+};
+
 namespace cpu {
+inline constinit Kernel<Conv2dFwdArgs> conv2d_fwd;
+inline constinit Kernel<Conv2dDgradArgs> conv2d_dgrad;
+inline constinit Kernel<Conv2dWgradArgs> conv2d_wgrad;
+inline constinit Kernel<Conv2dBgradArgs> conv2d_bgrad;
+inline constinit Kernel<Conv2dReluMaxPool2dFwdArgs> conv2d_relu_max_pool2d_fwd;
+inline constinit Kernel<Conv2dReluMaxPool2dBwdArgs> conv2d_relu_max_pool2d_bwd;
 inline constinit Kernel<ReluFwdArgs> relu_fwd;
 inline constinit Kernel<ReluBwdArgs> relu_bwd;
 inline constinit Kernel<BatchNorm2dFwdArgs> batch_norm2d_fwd;
@@ -111,6 +166,40 @@ inline constinit Kernel<AdamStepArgs> adam_step;
 }  // namespace cpu
 
 namespace ops {
+// `b` and `dx` may be absent where they are optional.
+using OptionalTensor = std::optional<Tensor>;
+
+Shape conv2d_fwd_shape(const char* op, const Shape& x, const Shape& w, Pair stride, const Padding& padding,
+                       Pair dilation, std::int64_t groups);
+void conv2d_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b, const Tensor& y, Pair stride,
+                const Padding& padding, Pair dilation, std::int64_t groups, bool relu);
+void conv2d_dgrad(const Tensor& dy, const Tensor& w, const Tensor& dx, Pair stride, const Padding& padding,
+                  Pair dilation, std::int64_t groups);
+void conv2d_wgrad(const Tensor& dy, const Tensor& x, const Tensor& dw, Pair stride, const Padding& padding,
+                  Pair dilation, std::int64_t groups);
+void conv2d_bgrad(const Tensor& dy, const Tensor& db);
+
+Shape conv2d_relu_max_pool2d_shape(const Shape& x, const Shape& w, Pair pool, Pair stride, const Padding& padding);
+void conv2d_relu_max_pool2d_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b, const Tensor& y,
+                                const Tensor& argmax, Pair pool, Pair stride, const Padding& padding);
+void conv2d_relu_max_pool2d_bwd(const Tensor& dy, const Tensor& argmax, const Tensor& x, const Tensor& w,
+                                const OptionalTensor& dx, const Tensor& dw, const Tensor& db, Pair pool, Pair stride,
+                                const Padding& padding);
+
+Shape conv_transpose2d_fwd_shape(const Shape& x, const Shape& w, Pair stride, const Padding& padding,
+                                 Pair output_padding);
+void conv_transpose2d_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b, const Tensor& y, Pair stride,
+                          const Padding& padding, Pair output_padding);
+void conv_transpose2d_dgrad(const Tensor& dy, const Tensor& w, const Tensor& dx, Pair stride, const Padding& padding,
+                            Pair output_padding);
+void conv_transpose2d_wgrad(const Tensor& dy, const Tensor& x, const Tensor& dw, Pair stride, const Padding& padding,
+                            Pair output_padding);
+
+void linear_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b, const Tensor& y, bool relu);
+void linear_dgrad(const Tensor& dy, const Tensor& w, const Tensor& dx);
+void linear_wgrad(const Tensor& dy, const Tensor& x, const Tensor& dw);
+void linear_bgrad(const Tensor& dy, const Tensor& db);
+
 void relu_fwd(const Tensor& x, const Tensor& y);
 void relu_bwd(const Tensor& dy, const Tensor& y, const Tensor& dx);
 void batch_norm2d_fwd(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,

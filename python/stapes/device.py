@@ -63,25 +63,31 @@ def _from_dlpack(op: str, name: str, x: Any) -> Array:
     raise TypeError(f"{op}: {name} must be on the CPU or a CUDA device, got DLPack device {kind}")
 
 
-def output(op: str, name: str, out: Array | None, like: Array, shape: Any, dtype: Any = None) -> Array:
+def output(
+    op: str, name: str, out: Array | None, like: Array, shape: Any, dtype: Any = None
+) -> Array:
     """Return ``out``, or a new array of this shape where it is None.
 
-    The operator itself checks shape, dtype, device and overlap; here only that it is an array that
-    can be written to as it is, since a copy would lose the result.
+    The operator itself checks dtype, device and overlap; here that it has the shape of the result,
+    and can be written to as it is, since a copy would lose the result.
 
     Raises
     ------
     TypeError
         If ``out`` is no NumPy or CuPy array.
     ValueError
-        If ``out`` is not C-contiguous.
+        If ``out`` has another shape, or is not C-contiguous.
     """
     if out is None:
         return array_module(like).empty(shape, dtype=like.dtype if dtype is None else dtype)
     if not isinstance(out, np.ndarray) and not is_cupy(out):
         raise TypeError(f"{op}: {name} must be a NumPy or CuPy array, got {type(out).__name__}")
     if not out.flags.c_contiguous or (isinstance(out, np.ndarray) and not out.flags.aligned):
-        raise ValueError(f"{op}: {name} must be C-contiguous and aligned, got strides {out.strides}")
+        raise ValueError(
+            f"{op}: {name} must be C-contiguous and aligned, got strides {out.strides}"
+        )
+    if out.shape != tuple(shape):
+        raise ValueError(f"{op}: {name} must have shape {tuple(shape)}, got {out.shape}")
     return out
 
 

@@ -4,6 +4,21 @@ Every function takes ``out=`` and is deterministic bit for bit, whatever the num
 """
 
 from stapes.ops.activation import relu_bwd, relu_fwd
+from stapes.ops.conv import (
+    conv2d_bgrad,
+    conv2d_dgrad,
+    conv2d_fwd,
+    conv2d_relu_max_pool2d_bwd,
+    conv2d_relu_max_pool2d_fwd,
+    conv2d_wgrad,
+)
+from stapes.ops.conv_transpose import (
+    conv_transpose2d_dgrad,
+    conv_transpose2d_fwd,
+    conv_transpose2d_wgrad,
+)
+from stapes.ops.linear import linear_bgrad, linear_dgrad, linear_fwd, linear_wgrad
+from stapes.ops.loss import cross_entropy_bwd, cross_entropy_fwd
 from stapes.ops.loss import cross_entropy_bwd, cross_entropy_fwd, mse_bwd, mse_fwd
 from stapes.ops.norm import batch_norm2d_bwd, batch_norm2d_fwd
 from stapes.ops.optimizer import adam_step, sgd_step
@@ -12,8 +27,21 @@ __all__ = [
     "adam_step",
     "batch_norm2d_bwd",
     "batch_norm2d_fwd",
+    "conv2d_bgrad",
+    "conv2d_dgrad",
+    "conv2d_fwd",
+    "conv2d_relu_max_pool2d_bwd",
+    "conv2d_relu_max_pool2d_fwd",
+    "conv2d_wgrad",
+    "conv_transpose2d_dgrad",
+    "conv_transpose2d_fwd",
+    "conv_transpose2d_wgrad",
     "cross_entropy_bwd",
     "cross_entropy_fwd",
+    "linear_bgrad",
+    "linear_dgrad",
+    "linear_fwd",
+    "linear_wgrad",
     "mse_bwd",
     "mse_fwd",
     "relu_bwd",

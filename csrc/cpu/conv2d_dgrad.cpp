@@ -1,0 +1,105 @@
+// dx[n,h,w,c] = b[c] + sum_{r,s,k} dy[n,p,q,k] * w[k,r,s,c]   over the (p, r) with p*stride_h + r*dil_h - pad_top = h, and
+// likewise (q, s) for w; b only in a transposed convolution.
+//
+// The rows h = a + stride_h * i of one phase a use the same r, and read dy at p = i + (a + pad_top - r*dil_h) / stride_h: so
+// each of the stride_h * stride_w phases of dx is a convolution of dy with stride 1 and a part of the taps, done by
+// direct.hpp with C as the output channels. A phase that no tap reaches gets the bias.
+#include "core/dispatch.hpp"
+#include "cpu/conv2d.hpp"
+
+namespace stapes::cpu::STAPES_ISA_NAME {
+namespace {
+
+// The taps of one axis that reach the phase, last first, so that the positions of dy that they read ascend.
+struct AxisTap {
+  Index offset;  // p - i
+  Index tap;     // r
+};
+Index phase_taps(Index phase, Index kernel, Index stride, Index dil, Index pad, AxisTap* taps) {
+  Index n = 0;
+  for (Index r = kernel - 1; r >= 0; --r) {
+    const Index reach = phase + pad - r * dil;
+    if (reach % stride == 0) taps[n++] = {reach / stride, r};
+  }
+  return n;
+}
+
+template <class T>
+class Phase {
+ public:
+  Phase(const Conv2dDgradArgs& a, const Conv2dShape& shape, Index phase_h, Index phase_w)
+      : shape_(shape), axes_(workspace_of<AxisTap>(shape.window.kernel_h + shape.window.kernel_w)),
+        taps_(workspace_of<Tap>(shape.window.kernel_h * shape.window.kernel_w)),
+        conv_(describe(static_cast<const T*>(a.dy), phase_h, phase_w)),
+        packed_(workspace_of<T>(packed_elements(conv_) + bias_elements(conv_))) {
+    T *panels = packed_.template as<T>(), *bias = panels + packed_elements(conv_);
+    pack(static_cast<const T*>(a.w), panels);
+    pack_bias(conv_, static_cast<const T*>(a.b), bias);
+    conv_.panels = panels;
+    conv_.bias = bias;
+  }
+
+  const DirectConv<T>& conv() const { return conv_; }
+
+ private:
+  DirectConv<T> describe(const T* dy, Index phase_h, Index phase_w) {
+    const Window2d& w = shape_.window;
+    rows_ = axes_.template as<AxisTap>();
+    cols_ = rows_ + w.kernel_h;
+    const Index R = phase_taps(phase_h, w.kernel_h, w.stride_h, w.dil_h, w.pad_top, rows_);
+    col_count_ = phase_taps(phase_w, w.kernel_w, w.stride_w, w.dil_w, w.pad_left, cols_);
+    Tap* taps = taps_.template as<Tap>();
+    for (Index t = 0; t < R * col_count_; ++t) taps[t] = {rows_[t / col_count_].offset, cols_[t % col_count_].offset};
+    const Index count = R * col_count_;
+    const Tap first = count > 0 ? taps[0] : Tap{0, 0}, last = count > 0 ? taps[count - 1] : Tap{0, 0};
+    const Grid grid{shape_.N, w.P, w.Q, shape_.K,
+                    ceil_div(shape_.H - phase_h, w.stride_h), ceil_div(shape_.W - phase_w, w.stride_w),
+                    1, 1, first.row, last.row, first.col, last.col};
+    return {.input = dy, .grid = grid, .groups = shape_.groups, .C = shape_.K / shape_.groups,
+            .K = shape_.C / shape_.groups, .taps = taps, .tap_count = count, .depthwise = is_depthwise(shape_),
+            .panels = nullptr, .bias = nullptr, .relu = false};
+  }
+
+  // The weight's place (r, s) of the t-th tap, in w as (K, R*S, C).
+  Index place(Index t) const { return rows_[t / col_count_].tap * shape_.window.kernel_w + cols_[t % col_count_].tap; }
+
+  void pack(const T* w, T* panels) const {
+    const Index RS = shape_.window.kernel_h * shape_.window.kernel_w;
+    if (conv_.depthwise) {
+      pack_depthwise(conv_, panels, [&](Index t, Index c) { return w[c * RS + place(t)]; });
+      return;
+    }
+    pack_panels(conv_, panels, [&](Index g, Index l, Index c, Index n, T* to) {
+      const Index k = g * conv_.C + l % conv_.C;
+      const T* from = w + (k * RS + place(l / conv_.C)) * conv_.K + c;
+      for (Index i = 0; i < n; ++i) to[i] = from[i];
+    });
+  }
+
+  Conv2dShape shape_;
+  Workspace axes_;
+  AxisTap *rows_ = nullptr, *cols_ = nullptr;
+  Index col_count_ = 0;
+  Workspace taps_;
+  DirectConv<T> conv_;
+  Workspace packed_;
+};
+
+void dgrad(const Conv2dDgradArgs& a) {
+  const Conv2dShape shape = flatten_pointwise(a.shape);
+  const Window2d& w = shape.window;
+  with_dtype(a.dtype, [&]<class T>(T) {
+    for (Index i = 0; i < w.stride_h && i < shape.H; ++i)
+      for (Index j = 0; j < w.stride_w && j < shape.W; ++j) {
+        const Phase<T> phase(a, shape, i, j);
+        T* origin = static_cast<T*>(a.dx) + (i * shape.W + j) * shape.C;
+        run_direct(phase.conv(), Output<T>{origin, w.stride_h * shape.W * shape.C, w.stride_w * shape.C},
+                   shape.H * shape.W * shape.C);
+      }
+  });
+}
+
+const Register kDgrad{conv2d_dgrad, kIsa, dgrad};
+
+}  // namespace
+}  // namespace stapes::cpu::STAPES_ISA_NAME

@@ -1,0 +1,24 @@
+// y[n,p,q,k] = relu(b[k] + sum_{r,s,c} x[n, p*stride_h + r*dil_h - pad_top, q*stride_w + s*dil_w - pad_left, c] * w[k,r,s,c])
+//
+// x (N,H,W,C), w (K,R,S,C/groups), y (N,P,Q,K), any stride, padding, dilation and groups; the work is done by direct.hpp.
+// 1x1 with stride 1, and so Linear, is taken as one row of N*H*W pixels.
+#include "core/dispatch.hpp"
+#include "cpu/conv2d.hpp"
+
+namespace stapes::cpu::STAPES_ISA_NAME {
+namespace {
+
+void fwd(const Conv2dFwdArgs& a) {
+  with_dtype(a.dtype, [&]<class T>(T) {
+    const Forward<T> forward(static_cast<const T*>(a.x), static_cast<const T*>(a.w), static_cast<const T*>(a.b),
+                             a.shape, a.relu);
+    const Grid& g = forward.conv().grid;
+    const Index K = a.shape.K;
+    run_direct(forward.conv(), Output<T>{static_cast<T*>(a.y), g.Q * K, K}, g.P * g.Q * K);
+  });
+}
+
+const Register kFwd{conv2d_fwd, kIsa, fwd};
+
+}  // namespace
+}  // namespace stapes::cpu::STAPES_ISA_NAME

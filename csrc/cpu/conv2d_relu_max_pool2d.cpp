@@ -1,0 +1,119 @@
+// y = max_pool2d(relu(conv2d(x, w) + b)) with argmax, and its gradients from the pooled gradient. Windows do not
+// overlap; leftover rows and columns are dropped.
+//
+// Forward: bands are whole windows; a band's convolution stays in a cache-sized scratch, is pooled from there and
+// never written out. The maximum is taken before ReLU: a window whose largest value is <= 0 is dead (argmax 255), and
+// gets no gradient. NaN is never dead.
+// Backward: dy goes to the argmax position of its window, and the dense dgrad and wgrad do the rest.
+#include "core/dispatch.hpp"
+#include "cpu/conv2d.hpp"
+
+namespace stapes::cpu::STAPES_ISA_NAME {
+namespace {
+
+inline constexpr std::uint8_t kDead = 255;
+
+struct PoolGrid {
+  Index N, P, Q, K;      // of the convolution
+  Index pool_h, pool_w;
+  Index rows() const { return P / pool_h; }
+  Index cols() const { return Q / pool_w; }
+};
+
+// One window for all channels: `z` is its first pixel, rows of pixels `z_row` apart.
+template <class T>
+void pool_window(const PoolGrid& g, const T* z, Index z_row, T* y, std::uint8_t* argmax) {
+  for (Index k = 0; k < g.K; ++k) {
+    y[k] = z[k];
+    argmax[k] = 0;
+  }
+  for (Index r = 0; r < g.pool_h; ++r)
+    for (Index s = r == 0 ? 1 : 0; s < g.pool_w; ++s) {
+      const T* v = z + r * z_row + s * g.K;
+      const auto place = static_cast<std::uint8_t>(r * g.pool_w + s);
+      for (Index k = 0; k < g.K; ++k) {
+        const bool better = v[k] > y[k] || (v[k] != v[k] && y[k] == y[k]);
+        argmax[k] = better ? place : argmax[k];
+        y[k] = better ? v[k] : y[k];
+      }
+    }
+  for (Index k = 0; k < g.K; ++k) {
+    const bool dead = y[k] <= T(0);
+    argmax[k] = dead ? kDead : argmax[k];
+    y[k] = dead ? T(0) : y[k];
+  }
+}
+
+template <class T>
+void pool_band(const PoolGrid& g, const Band& band, const T* z, T* y, std::uint8_t* argmax) {
+  const Index z_row = band.cols * g.K;
+  for (Index i = 0; i < band.rows / g.pool_h; ++i)
+    for (Index j = 0; j < band.cols / g.pool_w; ++j) {
+      const Index at =
+          ((band.n * g.rows() + band.p / g.pool_h + i) * g.cols() + band.q / g.pool_w + j) * g.K;
+      pool_window(g, z + i * g.pool_h * z_row + j * g.pool_w * g.K, z_row, y + at, argmax + at);
+    }
+}
+
+void fwd(const Conv2dReluMaxPool2dFwdArgs& a) {
+  const Window2d& w = a.shape.window;
+  const PoolGrid pool{a.shape.N, w.P, w.Q, a.shape.K, a.pool_h, a.pool_w};
+  if (pool.N == 0) return;
+  Conv2dShape shape = a.shape;  // the positions that a window covers
+  shape.window.P = pool.rows() * a.pool_h;
+  shape.window.Q = pool.cols() * a.pool_w;
+  with_dtype(a.dtype, [&]<class T>(T) {
+    const Forward<T> forward(static_cast<const T*>(a.x), static_cast<const T*>(a.w), static_cast<const T*>(a.b), shape,
+                             false);
+    const DirectConv<T>& conv = forward.conv();
+    const Bands bands(conv.grid, kPatchTarget, a.pool_h, a.pool_w);
+    const SegmentTables<T> segments(conv, bands);
+    const int threads = num_threads();
+    const Index patch_elements = bands.patch_elements(), own_elements = patch_elements + bands.rows() * bands.cols() * pool.K;
+    const Workspace scratch = workspace_of<T>(threads * own_elements);
+    parallel_for(bands.count(), threads, [&](Index task, int thread) {
+      const Band band = bands[task];
+      T *own = scratch.as<T>() + thread * own_elements, *z = own + patch_elements;
+      const Patch<T> patch = bands.gather(conv.input, band, own, must_gather(conv));
+      run_band(conv, band, patch, segments.of(patch), segments.count(patch),
+               Output<T>{z, band.cols * pool.K, pool.K}, {0, unit_count(conv)});
+      pool_band(pool, band, z, static_cast<T*>(a.y), a.argmax);
+    });
+  });
+}
+
+// dz (N,P,Q,K) from the pooled dy; rows of one image at a time.
+template <class T>
+void unpool(const PoolGrid& g, const T* dy, const std::uint8_t* argmax, T* dz) {
+  parallel_for(g.N, [&](Index n) {
+    T* image = dz + n * g.P * g.Q * g.K;
+    std::memset(static_cast<void*>(image), 0, static_cast<std::size_t>(g.P * g.Q * g.K) * sizeof(T));
+    for (Index i = 0; i < g.rows(); ++i)
+      for (Index j = 0; j < g.cols(); ++j)
+        for (Index k = 0; k < g.K; ++k) {
+          const Index at = ((n * g.rows() + i) * g.cols() + j) * g.K + k;
+          if (argmax[at] == kDead) continue;
+          const Index p = i * g.pool_h + argmax[at] / g.pool_w, q = j * g.pool_w + argmax[at] % g.pool_w;
+          image[(p * g.Q + q) * g.K + k] = dy[at];
+        }
+  });
+}
+
+void bwd(const Conv2dReluMaxPool2dBwdArgs& a) {
+  const Window2d& w = a.shape.window;
+  const PoolGrid pool{a.shape.N, w.P, w.Q, a.shape.K, a.pool_h, a.pool_w};
+  with_dtype(a.dtype, [&]<class T>(T) {
+    const Workspace memory = workspace_of<T>(pool.N * pool.P * pool.Q * pool.K);
+    T* dz = memory.as<T>();
+    unpool(pool, static_cast<const T*>(a.dy), a.argmax, dz);
+    conv2d_wgrad({dz, a.x, a.dw, a.shape, a.dtype});
+    conv2d_bgrad({dz, a.db, pool.N * pool.P * pool.Q, pool.K, a.dtype});
+    if (a.dx != nullptr) conv2d_dgrad({dz, a.w, nullptr, a.dx, a.shape, a.dtype});
+  });
+}
+
+const Register kFwd{conv2d_relu_max_pool2d_fwd, kIsa, fwd};
+const Register kBwd{conv2d_relu_max_pool2d_bwd, kIsa, bwd};
+
+}  // namespace
+}  // namespace stapes::cpu::STAPES_ISA_NAME

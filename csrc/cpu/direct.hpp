@@ -1,0 +1,201 @@
+// The direct convolution core. Forward, data gradient and Linear are all of this form:
+//
+//   y[p, q, k] = bias[k] + sum over taps t, channels c of x[p * stride_h + row(t), q * stride_w + col(t), c] * w[t, c, k]
+//
+// Work: for each band of outputs (band.hpp), for each block of K (1 to 4 vectors), for each tile of pixels
+// (tile.hpp), over all taps and channels in one go with the sums in registers. Weights come packed in panels: a
+// block's K innermost, in the order in which its taps are walked, so that the inner loop reads them straight on.
+// Neighbouring taps of one row are one run of memory in NHWC, so they are walked as one segment: a 3x3 kernel with
+// one input channel is 3 segments of 3, not 9 of 1.
+// Numerics: sums in T, one chain for each output, in the order of taps and channels.
+#pragma once
+
+#include "cpu/tile.hpp"
+#include "cpu/workspace.hpp"
+
+namespace stapes::cpu::STAPES_ISA_NAME {
+
+struct Tap {
+  Index row, col;
+};
+
+// K split into blocks of nearly equal numbers of vectors.
+template <class T>
+struct Blocks {
+  static constexpr int kMost = STAPES_VECTOR_BYTES == 64 ? 3 : 2;
+  Index vectors, count;
+
+  explicit Blocks(Index K) : vectors(ceil_div(K, kLanes<T>)), count(ceil_div(vectors, kMost)) {}
+  Index padded() const { return vectors * kLanes<T>; }
+  Range block(Index i) const { return part(vectors, count, i); }
+};
+
+template <class T>
+struct DirectConv {
+  const T* input;
+  Grid grid;
+  Index groups, C, K;   // channels of a group, in and out
+  const Tap* taps;      // sorted by row, then col
+  Index tap_count;
+  bool depthwise;       // C = K = 1: vectors lie along the groups
+  const T* panels;      // see pack_panels; depthwise: (tap, channel)
+  const T* bias;        // padded as the panels are; zeros where there is none
+  bool relu;
+
+  Index depth() const { return tap_count * C; }
+};
+
+// Runs of taps that are one piece of memory, for a patch with this row stride. Returns how many.
+template <class T>
+Index make_segments(const DirectConv<T>& conv, Index row_stride, Segment* segments) {
+  const Index pixel = conv.grid.C;
+  Index n = 0;
+  for (const Tap* t = conv.taps; t != conv.taps + conv.tap_count; ++t) {
+    const Index offset = (t->row - conv.grid.first_row) * row_stride + (t->col - conv.grid.first_col) * pixel;
+    if (conv.groups == 1 && n > 0 && segments[n - 1].offset + segments[n - 1].length == offset) {
+      segments[n - 1].length += conv.C;
+    } else {
+      segments[n++] = {offset, conv.C};
+    }
+  }
+  return n;
+}
+
+template <class T>
+struct Output {
+  T* origin;  // of the band's first position
+  Index row_stride, pixel_stride;
+};
+
+// Walks the pixels of a band in scan order, keeping where each is read and written.
+template <class T>
+class PixelWalk {
+ public:
+  PixelWalk(const Grid& grid, const Patch<T>& patch, const Output<T>& out, Index cols)
+      : x_(patch.origin), y_(out.origin), cols_(cols), x_step_(grid.stride_w * grid.C), y_step_(out.pixel_stride),
+        x_row_(grid.stride_h * patch.row_stride - cols * x_step_), y_row_(out.row_stride - cols * y_step_) {}
+
+  // The next `rows` pixels (the last one again when there are fewer) to x and y.
+  template <int MR>
+  void next(Index left, const T** x, T** y) {
+    for (int m = 0; m < MR; ++m) {
+      x[m] = x_;
+      y[m] = y_;
+      if (m + 1 < left) advance();
+    }
+  }
+
+  void advance() {
+    x_ += x_step_;
+    y_ += y_step_;
+    if (++col_ == cols_) {
+      col_ = 0;
+      x_ += x_row_;
+      y_ += y_row_;
+    }
+  }
+
+ private:
+  const T* x_;
+  T* y_;
+  Index cols_, x_step_, y_step_, x_row_, y_row_, col_ = 0;
+};
+
+// One block of NV vectors of outputs (from channel `k0` of the group on) for all pixels of a band.
+template <class T, int NV>
+void run_block(const DirectConv<T>& conv, PixelWalk<T> walk, Index pixels, const Segment* segments, Index count,
+               const T* w, const T* bias, Index width) {
+  constexpr int MR = kTileRows<NV>;
+  const Index w_stride = Blocks<T>(conv.groups).padded();
+  for (Index left = pixels; left > 0; left -= MR) {
+    const T* x[MR];
+    T* y[MR];
+    walk.template next<MR>(left, x, y);
+    Tile<T, MR, NV> tile;
+    tile.set(bias);
+    if (conv.depthwise) {
+      tile.add_depthwise(x, segments, count, w, w_stride);
+    } else {
+      tile.add_dense(x, segments, count, w);
+    }
+    if (conv.relu) tile.relu();
+    tile.store_to(y, static_cast<int>(left < MR ? left : MR), width);
+  }
+}
+
+// All outputs of a band in blocks [units.begin, units.end); see unit_count.
+template <class T>
+void run_band(const DirectConv<T>& conv, const Band& band, const Patch<T>& patch, const Segment* segments, Index count,
+              const Output<T>& out, Range units) {
+  const Index K = conv.depthwise ? conv.groups : conv.K;
+  const Blocks<T> blocks(K);
+  for (Index u = units.begin; u < units.end; ++u) {
+    const Index g = u / blocks.count;
+    const Range block = blocks.block(u % blocks.count);
+    const Index k0 = block.begin * kLanes<T>;
+    const Patch<T> in{patch.origin + (conv.depthwise ? k0 : g * conv.C), patch.row_stride, patch.gathered};
+    const PixelWalk<T> walk(conv.grid, in, {out.origin + g * K + k0, out.row_stride, out.pixel_stride}, band.cols);
+    const Index channel = g * blocks.padded() + k0;
+    const T* w = conv.panels + (conv.depthwise ? k0 : channel * conv.depth());
+    with_vectors(static_cast<int>(block.end - block.begin), [&]<int NV>() {
+      run_block<T, NV>(conv, walk, band.rows * band.cols, segments, count, w, conv.bias + channel, K - k0);
+    });
+  }
+}
+
+// Blocks of outputs that can be computed apart from each other.
+template <class T>
+Index unit_count(const DirectConv<T>& conv) {
+  return conv.depthwise ? Blocks<T>(conv.groups).count : conv.groups * Blocks<T>(conv.K).count;
+}
+
+// The taps as segments, for patches gathered and in place.
+template <class T>
+class SegmentTables {
+ public:
+  SegmentTables(const DirectConv<T>& conv, const Bands& bands)
+      : memory_(workspace_of<Segment>(2 * conv.tap_count)), gathered_(memory_.template as<Segment>()),
+        in_place_(gathered_ + conv.tap_count),
+        gathered_count_(make_segments(conv, bands.gathered_row_stride(), gathered_)),
+        in_place_count_(make_segments(conv, conv.grid.W * conv.grid.C, in_place_)) {}
+
+  const Segment* of(const Patch<T>& patch) const { return patch.gathered ? gathered_ : in_place_; }
+  Index count(const Patch<T>& patch) const { return patch.gathered ? gathered_count_ : in_place_count_; }
+
+ private:
+  Workspace memory_;
+  Segment *gathered_, *in_place_;
+  Index gathered_count_, in_place_count_;
+};
+
+inline constexpr Index kPatchTarget = 12 * 1024;  // elements: leaves most of a 256 KiB L2 to the weights
+inline constexpr Index kTasksWanted = 16;         // enough for several threads to share evenly
+
+// Depthwise tiles read whole vectors of x, so a patch in place must not end inside one.
+template <class T>
+bool must_gather(const DirectConv<T>& conv) {
+  return conv.depthwise && conv.groups % kLanes<T> != 0;
+}
+
+// y over the whole grid; position (n, p, q) is written at y + n * image_stride + p * row_stride + q * pixel_stride.
+template <class T>
+void run_direct(const DirectConv<T>& conv, const Output<T>& y, Index image_stride) {
+  if (conv.grid.N == 0 || conv.grid.P == 0 || conv.grid.Q == 0) return;
+  const Bands bands(conv.grid, kPatchTarget);
+  const SegmentTables<T> segments(conv, bands);
+  const int threads = num_threads();
+  const Index patch_elements = bands.patch_elements();
+  const Workspace scratch = workspace_of<T>(threads * patch_elements);
+  const Index units = unit_count(conv), spare = ceil_div(kTasksWanted, bands.count());
+  const Index splits = spare < units ? spare : units;
+  parallel_for(bands.count() * splits, threads, [&](Index task, int thread) {
+    const Band band = bands[task / splits];
+    T* own = scratch.as<T>() + thread * patch_elements;
+    const Patch<T> patch = bands.gather(conv.input, band, own, must_gather(conv));
+    const Output<T> out{y.origin + band.n * image_stride + band.p * y.row_stride + band.q * y.pixel_stride,
+                        y.row_stride, y.pixel_stride};
+    run_band(conv, band, patch, segments.of(patch), segments.count(patch), out, part(units, splits, task % splits));
+  });
+}
+
+}  // namespace stapes::cpu::STAPES_ISA_NAME
