@@ -81,5 +81,30 @@ PYBIND11_MODULE(_core, m) {
   m.def("adam_step", &ops::adam_step, arg("params"), arg("grads"), arg("m"), arg("v"), arg("step"), arg("lr"),
         arg("beta1"), arg("beta2"), arg("eps"), arg("weight_decay"), arg("decoupled"), NoGil());
 
+  m.def("argmax_dtype", [](Pair kernel) { return name_of(argmax_dtype(kernel)); }, arg("kernel"));
+  m.def("pool2d_shape", &pool2d_shape, arg("op"), arg("x"), arg("kernel"), arg("stride"), arg("padding"));
+  m.def("max_pool2d_fwd", &ops::max_pool2d_fwd, arg("x"), arg("y"), arg("argmax"), arg("kernel"), arg("stride"),
+        arg("padding"), NoGil());
+  m.def("max_pool2d_bwd", &ops::max_pool2d_bwd, arg("dy"), arg("argmax"), arg("dx"), arg("x_shape"), arg("kernel"),
+        arg("stride"), arg("padding"), NoGil());
+  m.def("avg_pool2d_fwd", &ops::avg_pool2d_fwd, arg("x"), arg("y"), arg("kernel"), arg("stride"), arg("padding"),
+        arg("count_include_pad"), NoGil());
+  m.def("avg_pool2d_bwd", &ops::avg_pool2d_bwd, arg("dy"), arg("dx"), arg("x_shape"), arg("kernel"), arg("stride"),
+        arg("padding"), arg("count_include_pad"), NoGil());
+  m.def("global_pool2d_shape", &global_pool2d_shape, arg("op"), arg("x"));
+  m.def("global_avg_pool2d_fwd", &ops::global_avg_pool2d_fwd, arg("x"), arg("y"), NoGil());
+  m.def("global_avg_pool2d_bwd", &ops::global_avg_pool2d_bwd, arg("dy"), arg("dx"), arg("x_shape"), NoGil());
+
+  m.def("upsample2d_shape", &upsample2d_shape, arg("op"), arg("x"), arg("scale"));
+  m.def("downsample2d_shape", &downsample2d_shape, arg("op"), arg("dy"), arg("scale"));
+  m.def("upsample2d_fwd", &ops::upsample2d_fwd, arg("x"), arg("y"), arg("scale"), NoGil());
+  m.def("upsample2d_bwd", &ops::upsample2d_bwd, arg("dy"), arg("dx"), arg("scale"), NoGil());
+
+  m.def("softmax_fwd", &ops::softmax_fwd, arg("x"), arg("y"), NoGil());
+  m.def("softmax_bwd", &ops::softmax_bwd, arg("dy"), arg("y"), arg("dx"), NoGil());
+
+  m.def("dropout_fwd", &ops::dropout_fwd, arg("x"), arg("y"), arg("p"), arg("seed"), arg("offset"), NoGil());
+  m.def("dropout_bwd", &ops::dropout_bwd, arg("dy"), arg("dx"), arg("p"), arg("seed"), arg("offset"), NoGil());
+
   cpu::active_isa();  // a wrong STAPES_ISA fails the import, not the first operator
 }

@@ -27,7 +27,7 @@ std::string cat(const Parts&... parts) {
 enum class Role : std::uint8_t {
   kIn,
   kOut,        // overwritten; may not overlap an input
-  kInPlaceOut  // overwritten; may be exactly an input, but not overlap it otherwise
+  kInPlaceOut  // overwritten; may be exactly the first input, but overlap none otherwise
 };
 
 struct Arg {

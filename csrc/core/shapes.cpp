@@ -17,6 +17,16 @@ void check_range(const char* op, const char* name, std::int64_t value, std::int6
   throw std::invalid_argument(cat(op, ": ", name, " must be ", rule, ", got ", value));
 }
 
+void check_image(const char* op, std::int64_t H, std::int64_t W) {
+  check_range(op, "height H", H, 1);
+  check_range(op, "width W", W, 1);
+}
+
+void check_nhwc(const char* op, const char* name, const Shape& shape) {
+  if (shape.ndim() == 4) return;
+  throw std::invalid_argument(cat(op, ": ", name, " must have 4 dimensions (N,H,W,C), got ", to_string(shape)));
+}
+
 struct Axis {
   std::int64_t pad_before, pad_after, size;
 };
@@ -48,8 +58,7 @@ Axis axis(const char* op, const char* names, std::int64_t in, std::int64_t kerne
 
 Window2d window2d(const char* op, std::int64_t H, std::int64_t W, Pair kernel, Pair stride, const Padding& padding,
                   Pair dilation) {
-  check_range(op, "height H", H, 1);
-  check_range(op, "width W", W, 1);
+  check_image(op, H, W);
   for (const std::size_t i : {0, 1}) {
     check_range(op, "kernel", kernel[i], 1);
     check_range(op, "stride", stride[i], 1);
@@ -99,11 +108,39 @@ Pair conv_transpose2d_size(const char* op, std::int64_t P, std::int64_t Q, Pair 
 }
 
 Shape pool2d_shape(const char* op, const Shape& x, Pair kernel, Pair stride, const Padding& padding) {
-  if (x.ndim() != 4) {
-    throw std::invalid_argument(cat(op, ": x must have 4 dimensions (N,H,W,C), got ", to_string(x)));
-  }
+  check_nhwc(op, "x", x);
   const Window2d w = window2d(op, x[1], x[2], kernel, stride, padding);
   return {x[0], w.P, w.Q, x[3]};
+}
+
+Shape global_pool2d_shape(const char* op, const Shape& x) {
+  check_nhwc(op, "x", x);
+  check_image(op, x[1], x[2]);
+  return {x[0], x[3]};
+}
+
+DType argmax_dtype(Pair kernel) {
+  constexpr std::int64_t kPlaces = 255;
+  return kernel[0] <= kPlaces && kernel[1] <= kPlaces && kernel[0] * kernel[1] <= kPlaces ? DType::kUInt8
+                                                                                          : DType::kInt32;
+}
+
+Shape upsample2d_shape(const char* op, const Shape& x, Pair scale) {
+  check_nhwc(op, "x", x);
+  check_image(op, x[1], x[2]);
+  for (const std::int64_t s : scale) check_range(op, "scale", s, 1);
+  return {x[0], x[1] * scale[0], x[2] * scale[1], x[3]};
+}
+
+Shape downsample2d_shape(const char* op, const Shape& dy, Pair scale) {
+  check_nhwc(op, "dy", dy);
+  check_image(op, dy[1], dy[2]);
+  for (const std::int64_t s : scale) check_range(op, "scale", s, 1);
+  if (dy[1] % scale[0] != 0 || dy[2] % scale[1] != 0) {
+    throw std::invalid_argument(
+        cat(op, ": H and W of dy must be multiples of scale (", scale[0], ",", scale[1], "), got ", to_string(dy)));
+  }
+  return {dy[0], dy[1] / scale[0], dy[2] / scale[1], dy[3]};
 }
 
 }  // namespace stapes

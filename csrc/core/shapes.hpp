@@ -35,4 +35,14 @@ Pair conv_transpose2d_size(const char* op, std::int64_t P, std::int64_t Q, Pair 
 // The output (N,P,Q,C) of pooling x (N,H,W,C).
 Shape pool2d_shape(const char* op, const Shape& x, Pair kernel, Pair stride, const Padding& padding);
 
+// The output (N,C) of pooling whole images, which must have a pixel.
+Shape global_pool2d_shape(const char* op, const Shape& x);
+
+// Of max pooling: uint8 where the window has at most 255 places (255 then means none of them), else int32.
+DType argmax_dtype(Pair kernel);
+
+// The output of upsampling x by scale, and the input whose upsampling is dy.
+Shape upsample2d_shape(const char* op, const Shape& x, Pair scale);
+Shape downsample2d_shape(const char* op, const Shape& dy, Pair scale);
+
 }  // namespace stapes

@@ -146,6 +146,71 @@ struct Conv2dReluMaxPool2dBwdArgs {
   DType dtype;
 };
 
+// max_pool2d: H, W are those of x and dx; argmax is in the layout of y
+struct MaxPool2dFwdArgs {
+  const void* x;
+  void *y, *argmax;
+  std::int64_t N, H, W, C;
+  Window2d window;
+  DType dtype, argmax_dtype;
+};
+struct MaxPool2dBwdArgs {
+  const void *dy, *argmax;
+  void* dx;
+  std::int64_t N, H, W, C;
+  Window2d window;
+  DType dtype, argmax_dtype;
+  bool* argmax_valid;  // CPU only: set false, and dx left alone, where argmax holds a place outside of the image
+};
+
+// avg_pool2d: x to y, or dy to dx; H, W are those of x and dx
+struct AvgPool2dArgs {
+  const void* in;
+  void* out;
+  std::int64_t N, H, W, C;
+  Window2d window;
+  bool count_include_pad;
+  DType dtype;
+};
+struct GlobalAvgPool2dArgs {
+  const void* in;
+  void* out;
+  std::int64_t N, pixels, C;
+  DType dtype;
+};
+
+// upsample2d: x to y, or dy to dx; H, W are those of x and dx
+struct Upsample2dArgs {
+  const void* in;
+  void* out;
+  std::int64_t N, H, W, C, scale_h, scale_w;
+  DType dtype;
+};
+
+// softmax
+struct SoftmaxFwdArgs {
+  const void* x;
+  void* y;
+  std::int64_t rows, columns;
+  DType dtype;
+};
+struct SoftmaxBwdArgs {
+  const void *dy, *y;
+  void* dx;
+  std::int64_t rows, columns;
+  DType dtype;
+};
+
+// dropout: x to y, or dy to dx
+struct DropoutArgs {
+  const void* x;
+  void* y;
+  std::int64_t size;
+  double p;
+  std::uint64_t seed, offset;
+  DType dtype;
+};
+
 namespace cpu {
 inline constinit Kernel<Conv2dFwdArgs> conv2d_fwd;
 inline constinit Kernel<Conv2dDgradArgs> conv2d_dgrad;
@@ -163,6 +228,14 @@ inline constinit Kernel<MseFwdArgs> mse_fwd;
 inline constinit Kernel<MseBwdArgs> mse_bwd;
 inline constinit Kernel<SgdStepArgs> sgd_step;
 inline constinit Kernel<AdamStepArgs> adam_step;
+inline constinit Kernel<MaxPool2dFwdArgs> max_pool2d_fwd;
+inline constinit Kernel<MaxPool2dBwdArgs> max_pool2d_bwd;
+inline constinit Kernel<AvgPool2dArgs> avg_pool2d_fwd, avg_pool2d_bwd;
+inline constinit Kernel<GlobalAvgPool2dArgs> global_avg_pool2d_fwd, global_avg_pool2d_bwd;
+inline constinit Kernel<Upsample2dArgs> upsample2d_fwd, upsample2d_bwd;
+inline constinit Kernel<SoftmaxFwdArgs> softmax_fwd;
+inline constinit Kernel<SoftmaxBwdArgs> softmax_bwd;
+inline constinit Kernel<DropoutArgs> dropout;
 }  // namespace cpu
 
 namespace ops {
@@ -217,6 +290,22 @@ void sgd_step(const std::vector<Tensor>& params, const std::vector<Tensor>& grad
 void adam_step(const std::vector<Tensor>& params, const std::vector<Tensor>& grads, const std::vector<Tensor>& m,
                const std::vector<Tensor>& v, double step, double lr, double beta1, double beta2, double eps,
                double weight_decay, bool decoupled);
+void max_pool2d_fwd(const Tensor& x, const Tensor& y, const Tensor& argmax, Pair kernel, Pair stride,
+                    const Padding& padding);
+void max_pool2d_bwd(const Tensor& dy, const Tensor& argmax, const Tensor& dx, const Shape& x_shape, Pair kernel,
+                    Pair stride, const Padding& padding);
+void avg_pool2d_fwd(const Tensor& x, const Tensor& y, Pair kernel, Pair stride, const Padding& padding,
+                    bool count_include_pad);
+void avg_pool2d_bwd(const Tensor& dy, const Tensor& dx, const Shape& x_shape, Pair kernel, Pair stride,
+                    const Padding& padding, bool count_include_pad);
+void global_avg_pool2d_fwd(const Tensor& x, const Tensor& y);
+void global_avg_pool2d_bwd(const Tensor& dy, const Tensor& dx, const Shape& x_shape);
+void upsample2d_fwd(const Tensor& x, const Tensor& y, Pair scale);
+void upsample2d_bwd(const Tensor& dy, const Tensor& dx, Pair scale);
+void softmax_fwd(const Tensor& x, const Tensor& y);
+void softmax_bwd(const Tensor& dy, const Tensor& y, const Tensor& dx);
+void dropout_fwd(const Tensor& x, const Tensor& y, double p, std::uint64_t seed, std::uint64_t offset);
+void dropout_bwd(const Tensor& dy, const Tensor& dx, double p, std::uint64_t seed, std::uint64_t offset);
 }  // namespace ops
 
 }  // namespace stapes

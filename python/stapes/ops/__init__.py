@@ -17,14 +17,26 @@ from stapes.ops.conv_transpose import (
     conv_transpose2d_fwd,
     conv_transpose2d_wgrad,
 )
+from stapes.ops.dropout import dropout_bwd, dropout_fwd
 from stapes.ops.linear import linear_bgrad, linear_dgrad, linear_fwd, linear_wgrad
-from stapes.ops.loss import cross_entropy_bwd, cross_entropy_fwd
 from stapes.ops.loss import cross_entropy_bwd, cross_entropy_fwd, mse_bwd, mse_fwd
 from stapes.ops.norm import batch_norm2d_bwd, batch_norm2d_fwd
 from stapes.ops.optimizer import adam_step, sgd_step
+from stapes.ops.pooling import (
+    avg_pool2d_bwd,
+    avg_pool2d_fwd,
+    global_avg_pool2d_bwd,
+    global_avg_pool2d_fwd,
+    max_pool2d_bwd,
+    max_pool2d_fwd,
+)
+from stapes.ops.softmax import softmax_bwd, softmax_fwd
+from stapes.ops.upsample import upsample2d_bwd, upsample2d_fwd
 
 __all__ = [
     "adam_step",
+    "avg_pool2d_bwd",
+    "avg_pool2d_fwd",
     "batch_norm2d_bwd",
     "batch_norm2d_fwd",
     "conv2d_bgrad",
@@ -38,13 +50,23 @@ __all__ = [
     "conv_transpose2d_wgrad",
     "cross_entropy_bwd",
     "cross_entropy_fwd",
+    "dropout_bwd",
+    "dropout_fwd",
+    "global_avg_pool2d_bwd",
+    "global_avg_pool2d_fwd",
     "linear_bgrad",
     "linear_dgrad",
     "linear_fwd",
     "linear_wgrad",
+    "max_pool2d_bwd",
+    "max_pool2d_fwd",
     "mse_bwd",
     "mse_fwd",
     "relu_bwd",
     "relu_fwd",
     "sgd_step",
+    "softmax_bwd",
+    "softmax_fwd",
+    "upsample2d_bwd",
+    "upsample2d_fwd",
 ]

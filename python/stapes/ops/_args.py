@@ -26,13 +26,52 @@ def integer(op: str, name: str, value: object) -> int:
     ValueError
         If it does not fit into 64 bits.
     """
-    refused = isinstance(value, bool | np.bool_ | np.ndarray)
-    if refused or not isinstance(value, SupportsIndex):
-        raise TypeError(f"{op}: {name} must be an integer, got {type(value).__name__}")
-    result = operator.index(value)
+    result = _index(op, name, value)
     if not _INT64.min <= result <= _INT64.max:
         raise ValueError(f"{op}: {name} must fit into 64 bits, got {result}")
     return result
+
+
+def _index(op: str, name: str, value: object) -> int:
+    refused = isinstance(value, bool | np.bool_ | np.ndarray)
+    if refused or not isinstance(value, SupportsIndex):
+        raise TypeError(f"{op}: {name} must be an integer, got {type(value).__name__}")
+    return operator.index(value)
+
+
+def unsigned(op: str, name: str, value: object) -> int:
+    """Return an integer of 64 bits without sign, as a seed is.
+
+    Raises
+    ------
+    TypeError
+        If it is no integer.
+    ValueError
+        Unless 0 <= value < 2**64.
+    """
+    result = _index(op, name, value)
+    if not 0 <= result < 2**64:
+        raise ValueError(f"{op}: {name} must be at least 0 and below 2**64, got {result}")
+    return result
+
+
+def unsigned_scalar(op: str, name: str, value: object) -> int:
+    """Return `unsigned` of an integer, or of the one element of a NumPy array of integers.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    ValueError
+        If an array has not one element, or the value is out of range.
+    """
+    if not isinstance(value, np.ndarray):
+        return unsigned(op, name, value)
+    if value.dtype.kind not in "iu":
+        raise TypeError(f"{op}: {name} must be an array of integers, got {value.dtype}")
+    if value.size != 1:
+        raise ValueError(f"{op}: {name} must have one element, got shape {value.shape}")
+    return unsigned(op, name, value.item())
 
 
 def number(op: str, name: str, value: object) -> float:
@@ -116,16 +155,19 @@ def padding(op: str, value: object) -> tuple[int, int, int, int] | None:
         if value == "valid":
             return 0, 0, 0, 0
         raise ValueError(f'{op}: padding must be "same", "valid" or numbers, got {value!r}')
-    nested = isinstance(value, tuple | list) and any(isinstance(v, tuple | list) for v in value)
-    if not nested:
+    if not isinstance(value, tuple | list) or not any(map(_is_pair_like, value)):
         h, w = pair(op, "padding", value)
         return h, h, w, w
-    if len(value) != 2 or not all(isinstance(v, tuple | list) and len(v) == 2 for v in value):
+    if len(value) != 2 or not all(_is_pair_like(side) and len(side) == 2 for side in value):
         raise ValueError(
             f"{op}: padding must be an int, (h, w) or ((top, bottom), (left, right)), got {value!r}"
         )
     top, bottom, left, right = (integer(op, "padding", v) for side in value for v in side)
     return top, bottom, left, right
+
+
+def _is_pair_like(value: object) -> bool:
+    return isinstance(value, tuple | list)
 
 
 def shape(op: str, name: str, value: object, ndim: int) -> tuple[int, ...]:

@@ -1,0 +1,62 @@
+// Loops over channels, the innermost axis, in vectors; where there are fewer channels than lanes,
+// one by one. The body is written once, over V = Vec<T> or V = T.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/simd.hpp"
+
+namespace stapes::cpu::STAPES_ISA_NAME {
+
+// Integers as wide as T, as many as V has lanes: what comparing two V gives.
+template <class V>
+struct IndexOf {
+  using type = decltype(V{} == V{});
+};
+template <>
+struct IndexOf<float> {
+  using type = std::int32_t;
+};
+template <>
+struct IndexOf<double> {
+  using type = std::int64_t;
+};
+template <class V>
+using Index = typename IndexOf<V>::type;
+
+template <class V, class T>
+[[gnu::always_inline]] inline V load_as(const T* p) {
+  if constexpr (sizeof(V) == sizeof(T)) {
+    return *p;
+  } else {
+    return load(p);
+  }
+}
+
+template <class V, class T>
+[[gnu::always_inline]] inline void store_as(T* p, V v) {
+  if constexpr (sizeof(V) == sizeof(T)) {
+    *p = v;
+  } else {
+    store(p, v);
+  }
+}
+
+template <class V, class T>
+[[gnu::always_inline]] inline V splat_as(T value) {
+  return V{} + value;
+}
+
+// f(V{}, c) for channels c, c + 1, ... of V. The last vector may overlap the one before it, so f
+// must write the same when it is called twice.
+template <class T, class F>
+[[gnu::always_inline]] inline void for_channels(std::int64_t C, const F& f) {
+  constexpr std::int64_t kStep = kLanes<T>;
+  if (C < kStep) {
+    for (std::int64_t c = 0; c < C; ++c) f(T{}, c);
+    return;
+  }
+  for (std::int64_t c = 0; c < C; c += kStep) f(Vec<T>{}, c <= C - kStep ? c : C - kStep);
+}
+
+}  // namespace stapes::cpu::STAPES_ISA_NAME
