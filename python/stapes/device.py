@@ -128,3 +128,34 @@ def outputs(op: str, out: Any, count: int) -> tuple[Array | None, ...]:
     if len(out) != count:
         raise ValueError(f"{op}: out must have {count} entries, got {len(out)}")
     return tuple(out)
+
+
+def to_device(x: Array, device: str) -> Array:
+    """Return ``x`` on ``"cpu"``, ``"cuda"`` (the current one) or ``"cuda:N"``; a copy if it moves.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device name.
+    RuntimeError
+        If CuPy or the device is missing.
+    """
+    kind, _, index = device.partition(":")
+    if device == "cpu":
+        return x.get() if is_cupy(x) else x
+    if kind != "cuda" or (device != "cuda" and not index.isdecimal()):
+        raise ValueError(f'device must be "cpu", "cuda" or "cuda:N", got {device!r}')
+    try:
+        import cupy
+    except ImportError as e:
+        raise RuntimeError(f"device {device!r} needs CuPy: pip install 'stapes[cupy]'") from e
+    try:
+        with cupy.cuda.Device(int(index) if index else cupy.cuda.Device().id):
+            return cupy.asarray(x)
+    except cupy.cuda.runtime.CUDARuntimeError as e:
+        raise RuntimeError(f"device {device!r} cannot be used: {e}") from e
+
+
+def device_of(x: Array) -> str:
+    """Return the name under which `to_device` puts an array where ``x`` is."""
+    return f"cuda:{x.device.id}" if is_cupy(x) else "cpu"

@@ -1,0 +1,198 @@
+"""Layers that change the size of maps without weights: pooling and upsampling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stapes import _core, ops
+from stapes.device import Array, array_module
+from stapes.nn._args import flag, padding_like, size_pair
+from stapes.nn.layer import Layer, Shape
+from stapes.ops._args import IntPair, PaddingLike, padding, pair
+
+
+class _Pool2d(Layer):
+    """What the windowed pools share."""
+
+    def __init__(
+        self, kernel_size: IntPair, stride: IntPair | None = None, padding: PaddingLike = 0
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        self.kernel_size = size_pair(name, "kernel_size", kernel_size)
+        self.stride = None if stride is None else size_pair(name, "stride", stride)
+        self.padding = padding_like(name, padding)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        self._expect(len(input_shape) == 3, "(H, W, C)", input_shape)
+        name = type(self).__name__
+        kernel = pair(name, "kernel_size", self.kernel_size)
+        stride = kernel if self.stride is None else pair(name, "stride", self.stride)
+        y = _core.pool2d_shape(
+            self._label(), (1, *input_shape), kernel, stride, padding(name, self.padding)
+        )
+        return tuple(y[1:])
+
+    def _window(self) -> dict[str, Any]:
+        return {"stride": self.stride, "padding": self.padding}
+
+
+class MaxPool2d(_Pool2d):
+    """Largest value of each window of (N, H, W, C); the first one where several are equal.
+
+    Parameters
+    ----------
+    kernel_size : int or (h, w)
+    stride : int or (h, w), optional
+        ``kernel_size`` by default.
+    padding : int, (h, w), ((top, bottom), (left, right)), "same" or "valid"
+        At most half the kernel; never chosen.
+    """
+
+    def forward(self, x: Array) -> Array:
+        x = self._input(x)
+        y, argmax = ops.max_pool2d_fwd(x, self.kernel_size, **self._window())
+        self._keep(argmax, x.shape)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        argmax, shape = self._kept()
+        if not need_dx:
+            return None
+        return ops.max_pool2d_bwd(dy, argmax, shape, self.kernel_size, **self._window())
+
+
+class AvgPool2d(_Pool2d):
+    """Mean of each window of (N, H, W, C).
+
+    Parameters
+    ----------
+    kernel_size : int or (h, w)
+    stride : int or (h, w), optional
+        ``kernel_size`` by default.
+    padding : int, (h, w), ((top, bottom), (left, right)), "same" or "valid"
+    count_include_pad : bool
+        Whether padded zeros count in the mean.
+    """
+
+    def __init__(
+        self,
+        kernel_size: IntPair,
+        stride: IntPair | None = None,
+        padding: PaddingLike = 0,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding)
+        self.count_include_pad = flag("AvgPool2d", "count_include_pad", count_include_pad)
+
+    def _window(self) -> dict[str, Any]:
+        return {**super()._window(), "count_include_pad": self.count_include_pad}
+
+    def forward(self, x: Array) -> Array:
+        x = self._input(x)
+        y = ops.avg_pool2d_fwd(x, self.kernel_size, **self._window())
+        self._keep(x.shape)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        (shape,) = self._kept()
+        if not need_dx:
+            return None
+        return ops.avg_pool2d_bwd(dy, shape, self.kernel_size, **self._window())
+
+
+class GlobalAvgPool2d(Layer):
+    """Mean over H and W: (N, H, W, C) to (N, C)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        self._expect(len(input_shape) == 3, "(H, W, C)", input_shape)
+        return input_shape[-1:]
+
+    def forward(self, x: Array) -> Array:
+        x = self._input(x)
+        y = ops.global_avg_pool2d_fwd(x)
+        self._keep(x.shape)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        (shape,) = self._kept()
+        return ops.global_avg_pool2d_bwd(dy, shape) if need_dx else None
+
+
+class TimePool(Layer):
+    """Pool all of H (time) and keep W (frequency): (N, H, W, C) to (N, 1, W, C), or 2C channels.
+
+    For heads that keep the frequency axis and take clips of any length.
+
+    Parameters
+    ----------
+    mode : {"mean", "max", "mean_max"}
+        "mean_max" gives both, the means in the first C channels.
+    """
+
+    def __init__(self, mode: str = "mean") -> None:
+        super().__init__()
+        if mode not in ("mean", "max", "mean_max"):
+            raise ValueError(f'TimePool: mode must be "mean", "max" or "mean_max", got {mode!r}')
+        self.mode = mode
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        self._expect(len(input_shape) == 3 and input_shape[0] > 0, "(H, W, C)", input_shape)
+        _, W, C = input_shape
+        return 1, W, 2 * C if self.mode == "mean_max" else C
+
+    def forward(self, x: Array) -> Array:
+        x = self._input(x)
+        self._expect(x.ndim == 4, "(H, W, C)", x.shape[1:])
+        kernel = (x.shape[1], 1)
+        y, argmax = [], None
+        if "mean" in self.mode:
+            y.append(ops.avg_pool2d_fwd(x, kernel))
+        if "max" in self.mode:
+            largest, argmax = ops.max_pool2d_fwd(x, kernel)
+            y.append(largest)
+        self._keep(argmax, x.shape)
+        return y[0] if len(y) == 1 else array_module(x).concatenate(y, axis=-1)
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        argmax, shape = self._kept()
+        if not need_dx:
+            return None
+        kernel, C = (shape[1], 1), shape[-1]
+        if self.mode == "mean":
+            return ops.avg_pool2d_bwd(dy, shape, kernel)
+        dx = ops.max_pool2d_bwd(dy[..., -C:], argmax, shape, kernel)
+        if self.mode == "mean_max":
+            dx += ops.avg_pool2d_bwd(dy[..., :C], shape, kernel)
+        return dx
+
+
+class Upsample2d(Layer):
+    """Nearest neighbour: each pixel becomes ``scale`` of them.
+
+    Parameters
+    ----------
+    scale : int or (h, w)
+    """
+
+    def __init__(self, scale: IntPair) -> None:
+        super().__init__()
+        self.scale = size_pair("Upsample2d", "scale", scale)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        self._expect(len(input_shape) == 3, "(H, W, C)", input_shape)
+        h, w = pair("Upsample2d", "scale", self.scale)
+        H, W, C = input_shape
+        return H * h, W * w, C
+
+    def forward(self, x: Array) -> Array:
+        y = ops.upsample2d_fwd(self._input(x), self.scale)
+        self._keep()
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        self._kept()
+        return ops.upsample2d_bwd(dy, self.scale) if need_dx else None
