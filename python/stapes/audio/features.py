@@ -101,7 +101,7 @@ def _checked(name: str, samples: npt.ArrayLike) -> npt.NDArray[np.floating]:
         raise ValueError(f"{name}: samples must be (samples,) or (batch, samples), got {x.shape}")
     if x.dtype.itemsize not in (4, 8):
         x = x.astype(np.float32 if x.dtype.itemsize < 4 else np.float64)
-    if x.size and not np.abs(x).max() < _MAX_SAMPLE:
+    if x.size and not (x.min() > -_MAX_SAMPLE and x.max() < _MAX_SAMPLE):  # a NaN fails too
         raise ValueError(
             f"{name}: samples must be finite, full scale is 1; got a NaN, an infinity "
             f"or a value beyond {_MAX_SAMPLE:g}"

@@ -46,7 +46,13 @@ class LogMel(Features):
 
     That is ``librosa.power_to_db(librosa.feature.melspectrogram(...), ref=1, top_db=None)``;
     ``torchaudio.transforms.MelSpectrogram`` and ``AmplitudeToDB("power")``; and Kaldi's
-    ``compute-fbank-feats --dither=0``. An argument that is given wins over the preset.
+    ``compute-fbank-feats --dither=0`` (which has 23 bands unless told). An argument that is given
+    wins over the preset.
+
+    Largest difference above -80 dB of a clip's maximum, over synthetic and recorded clips and five
+    sets of sizes: 8e-6 dB from librosa 0.11 in float32 (4e-6 in float64), 2e-6 dB from torchaudio's
+    formula in float64, 1e-6 (natural logarithm) from Kaldi's formula in float64. The tests ask for
+    1e-3 dB and 2.3e-4. Those programs themselves, in float32, add their own rounding.
 
     Parameters
     ----------
@@ -92,6 +98,8 @@ class LogMel(Features):
         self.bands = self.n_mels = whole(name, "n_mels", n_mels)
         if self.win_length > self.n_fft:
             raise ValueError(f"{name}: win_length ({win_length}) must be at most n_fft ({n_fft})")
+        if p.padding == "none" and self.n_fft % 2:
+            raise ValueError(f"{name}: preset {preset!r} takes an even n_fft, got {n_fft}")
         # torchaudio halves the rate in whole numbers.
         nyquist = self.sample_rate // 2 if p.scale == "htk" else self.sample_rate / 2
         self.fmin = p.fmin if fmin is None else real(name, "fmin", fmin)
@@ -109,7 +117,7 @@ class LogMel(Features):
         bins = self.n_fft // 2 + 1
         # torchaudio's last bin is at half the rate also where n_fft is odd.
         spacing = nyquist / (bins - 1) if p.scale == "htk" else self.sample_rate / self.n_fft
-        bin_hz = np.arange(bins) * spacing
+        bin_hz = np.arange(bins, dtype=np.float64) * spacing
         bank = filter_bank(bin_hz, self.n_mels, self.fmin, self.fmax, p.scale, p.slaney_norm)
         filters: list[tuple[slice, Floats]] = []
         empty = 0

@@ -29,7 +29,11 @@ class MFCC(Features):
     That is ``librosa.feature.mfcc(y=..., n_mels=...)`` with ``power_to_db``'s defaults;
     ``torchaudio.transforms.MFCC``; and Kaldi's ``compute-mfcc-feats --dither=0
     --use-energy=false`` (Kaldi's recipes turn the energy off; so coefficient 0 is the DCT's).
-    The limit of 80 dB is taken clip by clip, in a batch too.
+    The limit of 80 dB is taken clip by clip, in a batch too. Where `n_mels` is given and smaller
+    than the preset's number of coefficients, that many are the default.
+
+    Largest difference, measured as for `LogMel`: 1e-4 from librosa 0.11 in float32 (3e-5 in
+    float64), 3e-5 from torchaudio's and from Kaldi's formulas in float64.
 
     Parameters
     ----------
