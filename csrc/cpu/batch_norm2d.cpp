@@ -6,9 +6,10 @@
 //        dx = gamma * rstd * (dy - dbeta / M - (x - mean) * rstd * dgamma / M), else dx = gamma * rstd * dy
 // Layout: (M, C), channels innermost.
 // Work: chunks of rows (RowChunks), fixed by the shape; every chunk's result per channel, merged in their order.
-// Numerics: statistics and sums in double. A chunk's variance is taken in two passes over data in cache, chunks are
-//   merged by Chan's formula, so a large mean costs no digits. y uses the mean as a rounded value plus what rounding
-//   left, for the same reason.
+// Numerics: statistics and sums in double. A chunk's squares are taken about its first value o: since
+//   (mean - o)^2 <= n var for any o among n values, the variance loses at most a factor n (about 1000) of double's
+//   precision, however large the mean. Chunks are merged by Chan's formula. y uses the mean as a rounded value plus
+//   what rounding left, so that a large mean costs float32 no digits either.
 // Source: S. Ioffe, C. Szegedy, "Batch Normalization", 2015; T. Chan, G. Golub, R. LeVeque, "Updating Formulae and a
 //   Pairwise Algorithm for Computing Sample Variances", 1979.
 #include <cmath>
@@ -26,16 +27,19 @@ using std::int64_t;
 // mean, m2: for each column the mean and the summed squared distance from it.
 template <class T>
 void column_moments(const T* x, int64_t rows, int64_t cols, double* mean, double* m2) {
-  for_columns(cols, [=](auto block) {
+  for (int64_t c = 0; c < cols; ++c) mean[c] = m2[c] = 0;
+  for_row_tiles(rows, cols, [=](int64_t begin, int64_t end, auto block) {
     constexpr int V = decltype(block)::kVectors;
-    Vec<double> sum[V] = {}, square[V] = {};
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int v = 0; v < V; ++v) sum[v] += block.get(x + r * cols, v);
+    Vec<double> origin[V], sum[V], square[V];
+    for (int v = 0; v < V; ++v) {
+      origin[v] = block.get(x, v);
+      sum[v] = block.get(mean, v);
+      square[v] = block.get(m2, v);
     }
-    for (int v = 0; v < V; ++v) sum[v] /= static_cast<double>(rows);
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t r = begin; r < end; ++r) {
       for (int v = 0; v < V; ++v) {
-        const Vec<double> d = block.get(x + r * cols, v) - sum[v];
+        const Vec<double> d = block.get(x + r * cols, v) - origin[v];
+        sum[v] += d;
         square[v] += d * d;
       }
     }
@@ -44,6 +48,12 @@ void column_moments(const T* x, int64_t rows, int64_t cols, double* mean, double
       block.put(m2, v, square[v]);
     }
   });
+  const double n = static_cast<double>(rows);
+  for (int64_t c = 0; c < cols; ++c) {
+    const double left = m2[c] - mean[c] * mean[c] / n;
+    m2[c] = left < 0 ? 0 : left;
+    mean[c] = static_cast<double>(x[c]) + mean[c] / n;
+  }
 }
 
 // (mean, m2) of n values each, joined with those of n_other values each.
@@ -146,11 +156,16 @@ void fwd_of(const BatchNorm2dFwdArgs& a) {
 // For each column the sums of dy and of dy * (x - mean).
 template <class T>
 void column_sums(const T* dy, const T* x, const T* mean, int64_t rows, int64_t cols, double* sum_dy, double* sum_dyx) {
-  for_columns(cols, [=](auto block) {
+  for (int64_t c = 0; c < cols; ++c) sum_dy[c] = sum_dyx[c] = 0;
+  for_row_tiles(rows, cols, [=](int64_t begin, int64_t end, auto block) {
     constexpr int V = decltype(block)::kVectors;
-    Vec<double> center[V], s[V] = {}, sx[V] = {};
-    for (int v = 0; v < V; ++v) center[v] = block.get(mean, v);
-    for (int64_t r = 0; r < rows; ++r) {
+    Vec<double> center[V], s[V], sx[V];
+    for (int v = 0; v < V; ++v) {
+      center[v] = block.get(mean, v);
+      s[v] = block.get(sum_dy, v);
+      sx[v] = block.get(sum_dyx, v);
+    }
+    for (int64_t r = begin; r < end; ++r) {
       for (int v = 0; v < V; ++v) {
         const Vec<double> g = block.get(dy + r * cols, v);
         s[v] += g;

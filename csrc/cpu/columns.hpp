@@ -2,6 +2,10 @@
 // a vector holds neighbouring channels and no sum is ever taken across its lanes.
 #pragma once
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "cpu/parallel.hpp"
 #include "cpu/simd.hpp"
 
@@ -10,9 +14,16 @@ namespace stapes::cpu::STAPES_ISA_NAME {
 inline constexpr int kDoubles = kLanes<double>;
 
 inline Vec<double> load_double(const double* p) { return load(p); }
+// Intrinsics, since GCC 12 splits __builtin_convertvector into halves (and warns falsely of _mm512_cvtps_pd).
 inline Vec<double> load_double(const float* p) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(p));
+#elif defined(__AVX2__)
+  return _mm256_cvtps_pd(_mm_loadu_ps(p));
+#else
   typedef float Half __attribute__((vector_size(STAPES_VECTOR_BYTES / 2), aligned(4), may_alias));
   return __builtin_convertvector(*reinterpret_cast<const Half*>(p), Vec<double>);
+#endif
 }
 
 // V vectors of columns from `first` on, or the `n` last columns that fill no vector (kPart).
@@ -54,6 +65,17 @@ void for_columns(std::int64_t cols, const F& f) {
   for (; c + kColumnBlock <= cols; c += kColumnBlock) f(ColumnBlock<4, false>{c, kDoubles});
   for (; c + kDoubles <= cols; c += kDoubles) f(ColumnBlock<1, false>{c, kDoubles});
   if (c < cols) f(ColumnBlock<1, true>{c, static_cast<int>(cols - c)});
+}
+
+// f(first row, last row + 1, block) for blocks that cover the matrix, each column's rows in order. Tiles of rows keep
+// the reading nearly sequential, where a whole column of blocks at a time would stride through memory.
+template <class F>
+void for_row_tiles(std::int64_t rows, std::int64_t cols, const F& f) {
+  const std::int64_t height = cols < 512 ? 4096 / cols : 8;
+  for (std::int64_t r = 0; r < rows; r += height) {
+    const std::int64_t end = r + height < rows ? r + height : rows;
+    for_columns(cols, [&](auto block) { f(r, end, block); });
+  }
 }
 
 // How (rows, channels) is cut into tasks. Few channels would leave vectors half empty, so `fold` rows are seen as one
