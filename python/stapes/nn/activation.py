@@ -20,13 +20,13 @@ class ReLU(Layer):
         return input_shape
 
     def forward(self, x: Array) -> Array:
-        y = ops.relu_fwd(self._input(x))
+        y = self._run("y", ops.relu_fwd, self._input(x))
         self._keep(y)
         return y
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         (y,) = self._kept()
-        return ops.relu_bwd(dy, y) if need_dx else None
+        return self._run("dx", ops.relu_bwd, dy, y) if need_dx else None
 
 
 class Softmax(Layer):
@@ -43,13 +43,13 @@ class Softmax(Layer):
         return input_shape
 
     def forward(self, x: Array) -> Array:
-        y = ops.softmax_fwd(self._input(x))
+        y = self._run("y", ops.softmax_fwd, self._input(x))
         self._keep(y)
         return y
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         (y,) = self._kept()
-        return ops.softmax_bwd(dy, y) if need_dx else None
+        return self._run("dx", ops.softmax_bwd, dy, y) if need_dx else None
 
 
 class Dropout(Layer):
@@ -100,11 +100,13 @@ class Dropout(Layer):
         if not self.training:
             return x
         key, offset = self.key, self.offset
-        y = ops.dropout_fwd(x, self.p, seed=key, offset=offset)
+        y = self._run("y", ops.dropout_fwd, x, self.p, seed=key, offset=offset)
         self.offset += -(-x.size // 4)
         self._keep(key, offset)
         return y
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         key, offset = self._kept()
-        return ops.dropout_bwd(dy, self.p, seed=key, offset=offset) if need_dx else None
+        if not need_dx:
+            return None
+        return self._run("dx", ops.dropout_bwd, dy, self.p, seed=key, offset=offset)

@@ -123,8 +123,13 @@ class Conv2d(_Conv):
         }
 
     def forward(self, x: Array) -> Array:
+        return self._forward(x)
+
+    def _forward(self, x: Array, activation: str | None = None) -> Array:
+        """As `forward`; ``activation="relu"`` is computed in the same pass."""
         x = self._input(x)
-        y = ops.conv2d_fwd(x, self.weight.data, self._bias_data(), **self._window())
+        w, b = self.weight.data, self._bias_data()
+        y = self._run("y", ops.conv2d_fwd, x, w, b, **self._window(), activation=activation)
         self._keep(x)
         return y
 
@@ -134,7 +139,9 @@ class Conv2d(_Conv):
         ops.conv2d_wgrad(dy, x, w.shape, **self._window(), out=w.gradient())
         if self.bias is not None:
             ops.conv2d_bgrad(dy, out=self.bias.gradient())
-        return ops.conv2d_dgrad(dy, w.data, x.shape, **self._window()) if need_dx else None
+        if not need_dx:
+            return None
+        return self._run("dx", ops.conv2d_dgrad, dy, w.data, x.shape, **self._window())
 
 
 class Conv1d(Conv2d):
@@ -194,11 +201,11 @@ class Conv1d(Conv2d):
         _, R, S, C = self.weight_shape
         return 2 * Q * K * R * S * C
 
-    def forward(self, x: Array) -> Array:
+    def _forward(self, x: Array, activation: str | None = None) -> Array:
         x = self._input(x)
         if x.ndim != 3:
             raise ValueError(f"{self._label()}: x must be (N, L, C), got shape {x.shape}")
-        return super().forward(x[:, None])[:, 0]
+        return super()._forward(x[:, None], activation)[:, 0]
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         dx = super().backward(dy[:, None], need_dx)
@@ -279,7 +286,8 @@ class ConvTranspose2d(_Conv):
 
     def forward(self, x: Array) -> Array:
         x = self._input(x)
-        y = ops.conv_transpose2d_fwd(x, self.weight.data, self._bias_data(), **self._window())
+        w, b = self.weight.data, self._bias_data()
+        y = self._run("y", ops.conv_transpose2d_fwd, x, w, b, **self._window())
         self._keep(x)
         return y
 
@@ -291,4 +299,4 @@ class ConvTranspose2d(_Conv):
             ops.conv2d_bgrad(dy, out=self.bias.gradient())
         if not need_dx:
             return None
-        return ops.conv_transpose2d_dgrad(dy, w.data, x.shape, **self._window())
+        return self._run("dx", ops.conv_transpose2d_dgrad, dy, w.data, x.shape, **self._window())

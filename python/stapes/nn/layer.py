@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -49,6 +49,7 @@ class Layer:
         self._buffers: dict[str, Array] = {}
         self._built = False
         self._saved: Any = None  # what forward keeps for backward
+        self._plan_buffers: dict[str, Any] | None = None  # see _run
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -371,6 +372,28 @@ class Layer:
                 " run forward once"
             )
         return value
+
+    def _run(self, slot: str, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run an operator; within a plan, into the arrays of the last time.
+
+        Parameters
+        ----------
+        slot : str
+            Names the results within this layer.
+        op : callable
+            Takes ``out=``.
+        """
+        return self._put(slot, op(*args, **kwargs, out=self._buffer(slot)))
+
+    def _buffer(self, slot: str) -> Any:
+        """Return what was `_put` for this input shape the last time, or None."""
+        return None if self._plan_buffers is None else self._plan_buffers.get(slot)
+
+    def _put(self, slot: str, result: Any) -> Any:
+        """Keep an operator's result to be written over the next time, within a plan."""
+        if self._plan_buffers is not None:
+            self._plan_buffers[slot] = result
+        return result
 
     def _expect(self, ok: bool, layout: str, got: Shape, hint: str = "") -> None:
         if not ok:

@@ -87,8 +87,13 @@ class Linear(_Weighted):
         return 2 * input_shape[0] * self.out_features
 
     def forward(self, x: Array) -> Array:
+        return self._forward(x)
+
+    def _forward(self, x: Array, activation: str | None = None) -> Array:
+        """As `forward`; ``activation="relu"`` is computed in the same pass."""
         x = self._input(x)
-        y = ops.linear_fwd(x, self.weight.data, self._bias_data())
+        w, b = self.weight.data, self._bias_data()
+        y = self._run("y", ops.linear_fwd, x, w, b, activation=activation)
         self._keep(x)
         return y
 
@@ -97,7 +102,7 @@ class Linear(_Weighted):
         ops.linear_wgrad(dy, x, out=self.weight.gradient())
         if self.bias is not None:
             ops.linear_bgrad(dy, out=self.bias.gradient())
-        return ops.linear_dgrad(dy, self.weight.data) if need_dx else None
+        return self._run("dx", ops.linear_dgrad, dy, self.weight.data) if need_dx else None
 
 
 class Flatten(Layer):

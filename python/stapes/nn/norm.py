@@ -86,7 +86,9 @@ class BatchNorm2d(Layer):
 
     def forward(self, x: Array) -> Array:
         x = self._input(x)
-        y, mean, rstd = ops.batch_norm2d_fwd(
+        y, mean, rstd = self._run(
+            "y",
+            ops.batch_norm2d_fwd,
             x,
             self.weight.data,
             self.bias.data,
@@ -101,6 +103,6 @@ class BatchNorm2d(Layer):
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         x, mean, rstd = self._kept()
-        out = (None, self.weight.gradient(), self.bias.gradient())
+        out = (self._buffer("dx"), self.weight.gradient(), self.bias.gradient())
         dx, _, _ = ops.batch_norm2d_bwd(dy, x, self.weight.data, mean, rstd, out=out)
-        return dx if need_dx else None
+        return self._put("dx", dx) if need_dx else None

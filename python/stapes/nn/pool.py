@@ -51,7 +51,7 @@ class MaxPool2d(_Pool2d):
 
     def forward(self, x: Array) -> Array:
         x = self._input(x)
-        y, argmax = ops.max_pool2d_fwd(x, self.kernel_size, **self._window())
+        y, argmax = self._run("y", ops.max_pool2d_fwd, x, self.kernel_size, **self._window())
         self._keep(argmax, x.shape)
         return y
 
@@ -59,7 +59,8 @@ class MaxPool2d(_Pool2d):
         argmax, shape = self._kept()
         if not need_dx:
             return None
-        return ops.max_pool2d_bwd(dy, argmax, shape, self.kernel_size, **self._window())
+        kernel = self.kernel_size
+        return self._run("dx", ops.max_pool2d_bwd, dy, argmax, shape, kernel, **self._window())
 
 
 class AvgPool2d(_Pool2d):
@@ -90,7 +91,7 @@ class AvgPool2d(_Pool2d):
 
     def forward(self, x: Array) -> Array:
         x = self._input(x)
-        y = ops.avg_pool2d_fwd(x, self.kernel_size, **self._window())
+        y = self._run("y", ops.avg_pool2d_fwd, x, self.kernel_size, **self._window())
         self._keep(x.shape)
         return y
 
@@ -98,7 +99,7 @@ class AvgPool2d(_Pool2d):
         (shape,) = self._kept()
         if not need_dx:
             return None
-        return ops.avg_pool2d_bwd(dy, shape, self.kernel_size, **self._window())
+        return self._run("dx", ops.avg_pool2d_bwd, dy, shape, self.kernel_size, **self._window())
 
 
 class GlobalAvgPool2d(Layer):
@@ -113,13 +114,13 @@ class GlobalAvgPool2d(Layer):
 
     def forward(self, x: Array) -> Array:
         x = self._input(x)
-        y = ops.global_avg_pool2d_fwd(x)
+        y = self._run("y", ops.global_avg_pool2d_fwd, x)
         self._keep(x.shape)
         return y
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         (shape,) = self._kept()
-        return ops.global_avg_pool2d_bwd(dy, shape) if need_dx else None
+        return self._run("dx", ops.global_avg_pool2d_bwd, dy, shape) if need_dx else None
 
 
 class TimePool(Layer):
@@ -150,9 +151,9 @@ class TimePool(Layer):
         kernel = (x.shape[1], 1)
         y, argmax = [], None
         if "mean" in self.mode:
-            y.append(ops.avg_pool2d_fwd(x, kernel))
+            y.append(self._run("mean", ops.avg_pool2d_fwd, x, kernel))
         if "max" in self.mode:
-            largest, argmax = ops.max_pool2d_fwd(x, kernel)
+            largest, argmax = self._run("max", ops.max_pool2d_fwd, x, kernel)
             y.append(largest)
         self._keep(argmax, x.shape)
         return y[0] if len(y) == 1 else array_module(x).concatenate(y, axis=-1)
@@ -163,10 +164,10 @@ class TimePool(Layer):
             return None
         kernel, C = (shape[1], 1), shape[-1]
         if self.mode == "mean":
-            return ops.avg_pool2d_bwd(dy, shape, kernel)
-        dx = ops.max_pool2d_bwd(dy[..., -C:], argmax, shape, kernel)
+            return self._run("dx", ops.avg_pool2d_bwd, dy, shape, kernel)
+        dx = self._run("dx", ops.max_pool2d_bwd, dy[..., -C:], argmax, shape, kernel)
         if self.mode == "mean_max":
-            dx += ops.avg_pool2d_bwd(dy[..., :C], shape, kernel)
+            dx += self._run("dx_mean", ops.avg_pool2d_bwd, dy[..., :C], shape, kernel)
         return dx
 
 
@@ -189,10 +190,10 @@ class Upsample2d(Layer):
         return H * h, W * w, C
 
     def forward(self, x: Array) -> Array:
-        y = ops.upsample2d_fwd(self._input(x), self.scale)
+        y = self._run("y", ops.upsample2d_fwd, self._input(x), self.scale)
         self._keep()
         return y
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         self._kept()
-        return ops.upsample2d_bwd(dy, self.scale) if need_dx else None
+        return self._run("dx", ops.upsample2d_bwd, dy, self.scale) if need_dx else None

@@ -1,0 +1,190 @@
+"""Batches out of arrays or data objects, checked before training starts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stapes.device import is_cupy
+from stapes.train.metrics import IGNORED
+
+Batch = tuple[Any, Any]
+
+
+class Source(Protocol):
+    """What `Sequential.fit` takes: the data objects of `stapes.data`, and `Arrays`."""
+
+    def __len__(self) -> int: ...
+
+    def batches(
+        self, batch_size: int, *, shuffle: bool, seed: Any, start: int = 0
+    ) -> Iterator[Batch]:
+        """Give (x, y); the same ones for the same seed, the first ``start`` left out."""
+
+
+class Arrays:
+    """Batches of arrays.
+
+    Parameters
+    ----------
+    x : array
+        (N, ...).
+    y : array, optional
+        (N, ...); without it batches are (x, None).
+    """
+
+    def __init__(self, x: Any, y: Any = None) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batches(
+        self, batch_size: int, *, shuffle: bool, seed: Any, start: int = 0
+    ) -> Iterator[Batch]:
+        """Give (x, y); the order is one permutation drawn from the seed."""
+        n = len(self)
+        order = np.random.default_rng(seed).permutation(n) if shuffle else None
+        for begin in range(start * batch_size, n, batch_size):
+            rows = slice(begin, begin + batch_size) if order is None else order[begin:][:batch_size]
+            yield self.x[rows], None if self.y is None else self.y[rows]
+
+
+class Targets:
+    """What a model's targets must look like, from its loss and its output.
+
+    Parameters
+    ----------
+    kind : str
+        "cross_entropy", "categorical_crossentropy" (probabilities only),
+        "sparse_categorical_crossentropy" (ids only), "mse", or "custom" (anything).
+    output_shape : tuple of int
+        A sample's, without N.
+    dtype : dtype
+        What values are converted to for "mse".
+    """
+
+    def __init__(self, kind: str, output_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.kind, self.shape, self.dtype = kind, tuple(output_shape), dtype
+
+    def __call__(self, y: Any, samples: int) -> Any:
+        """Return the targets as the loss takes them.
+
+        Raises
+        ------
+        TypeError
+            If the dtype is none of numbers, or class ids are not integers.
+        ValueError
+            If the shape does not fit, an id is out of range, or a value is NaN or infinite.
+        """
+        if y is None:
+            raise ValueError("y is missing: arrays need targets")
+        y = y if is_cupy(y) else np.asarray(y)
+        if y.dtype.kind not in "fiub" and self.kind != "custom":
+            raise TypeError(f"y must be numbers, got dtype {y.dtype}")
+        if y.ndim < 1 or len(y) != samples:
+            raise ValueError(f"y must have as many samples as x ({samples}), got shape {y.shape}")
+        if self.kind == "custom":
+            return y
+        if self.kind == "mse":
+            return self._values(y)
+        return self._ids(y) if y.ndim == 1 else self._probabilities(y)
+
+    def _values(self, y: Any) -> Any:
+        if y.ndim == 1 and self.shape == (1,):
+            y = y[:, None]
+        if y.shape[1:] != self.shape:
+            raise ValueError(f"y must have shape (N, {_inner(self.shape)}), got {y.shape}")
+        return _finite(y.astype(self.dtype, copy=False))
+
+    def _ids(self, y: Any) -> Any:
+        (classes,) = self._classes()
+        if self.kind == "categorical_crossentropy":
+            raise ValueError(
+                f"y must be one-hot (N, {classes}) for categorical_crossentropy, got class ids"
+                f" {y.shape}; sparse_categorical_crossentropy and cross_entropy take ids"
+            )
+        if y.dtype.kind == "f":
+            raise TypeError(f"y must be integers where it is class ids {y.shape}, got {y.dtype}")
+        wrong = ((y < 0) & (y != IGNORED)) | (y >= classes)
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise ValueError(
+                f"y must be class ids from 0 to {classes - 1}, got {int(y[at])} at sample {at}"
+            )
+        return y if y.dtype in (np.int32, np.int64) else y.astype(np.int64)
+
+    def _probabilities(self, y: Any) -> Any:
+        (classes,) = self._classes()
+        if y.shape[1:] != (classes,):
+            raise ValueError(
+                f"y must be class ids (N,) or probabilities (N, {classes}), got shape {y.shape}"
+            )
+        if self.kind == "sparse_categorical_crossentropy":
+            raise ValueError(
+                f"y must be class ids (N,) for sparse_categorical_crossentropy, got {y.shape};"
+                " categorical_crossentropy and cross_entropy take one-hot"
+            )
+        return _finite(y) if y.dtype.kind == "f" else y.astype(np.float32)
+
+    def _classes(self) -> tuple[int, ...]:
+        if len(self.shape) != 1:
+            raise ValueError(
+                f"cross-entropy needs a model with outputs (N, classes), got (N,"
+                f" {_inner(self.shape)}): put Flatten() or a global pool before the last Linear"
+            )
+        return self.shape
+
+
+def as_source(x: Any, y: Any, what: str) -> Source:
+    """Return a data object as it is, and arrays as `Arrays`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``x`` is neither, has no samples, or comes with a ``y`` of its own.
+    """
+    if hasattr(x, "batches"):
+        if y is not None:
+            raise ValueError(f"{what}: y must be None where x is a data object with its own labels")
+        source: Source = x
+    else:
+        source = Arrays(as_inputs(x, what), y)
+    if len(source) == 0:
+        raise ValueError(f"{what}: there are no samples")
+    return source
+
+
+def as_inputs(x: Any, what: str) -> Any:
+    """Return x as an array of numbers with a batch axis and at least one more."""
+    x = x if is_cupy(x) else np.asarray(x)
+    if x.dtype.kind not in "fiub":
+        raise TypeError(f"{what}: x must be an array of numbers, got dtype {x.dtype}")
+    if x.ndim < 2:
+        raise ValueError(f"{what}: x must be (N, ...) with a sample's axes, got shape {x.shape}")
+    return x
+
+
+def labels_digest(source: Source) -> str:
+    """Return SHA-256 over the number of samples and their labels: is it the same data?"""
+    labels = getattr(source, "labels", getattr(source, "y", None))
+    digest = hashlib.sha256(str(len(source)).encode())
+    if isinstance(labels, np.ndarray):
+        digest.update(f"{labels.dtype}{labels.shape}".encode())
+        digest.update(np.ascontiguousarray(labels).data)
+    return digest.hexdigest()
+
+
+def _finite(y: NDArray[Any]) -> NDArray[Any]:
+    bad = ~np.isfinite(y.reshape(len(y), -1)).all(axis=1)
+    if bad.any():
+        raise ValueError(f"y must be finite, got NaN or infinity at sample {int(bad.argmax())}")
+    return y
+
+
+def _inner(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))

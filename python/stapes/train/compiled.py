@@ -1,0 +1,135 @@
+"""What `Sequential.compile` makes of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stapes.losses import CrossEntropyLoss, MSELoss
+from stapes.nn.chain import _Chain
+from stapes.optim import SGD, Adam, AdamW, Optimizer
+from stapes.train import metrics as _metrics
+from stapes.train.plan import Plan
+
+MetricLike = str | Callable[[Any, Any], Any]
+LossLike = str | Callable[[Any, Any], tuple[Any, Any]]
+
+_OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
+    "adam": Adam,
+    "adamw": AdamW,
+    "sgd": lambda: SGD(lr=0.01),
+}
+_LOSSES: dict[str, Callable[[], Any]] = {
+    "cross_entropy": CrossEntropyLoss,
+    "categorical_crossentropy": CrossEntropyLoss,
+    "sparse_categorical_crossentropy": CrossEntropyLoss,
+    "mse": MSELoss,
+}
+_CPU_DTYPES = {"fp32": np.dtype(np.float32), "fp64": np.dtype(np.float64)}
+_CUDA_ONLY = ("tf32", "bf16", "fp16")
+
+
+@dataclass
+class Compiled:
+    """A network's training: optimizer, loss, metrics and plan.
+
+    Attributes
+    ----------
+    targets : str
+        What the loss takes; see `stapes.train.batches.Targets`.
+    """
+
+    optimizer: Optimizer
+    loss: Callable[[Any, Any], tuple[Any, Any]]
+    targets: str
+    metrics: list[_metrics.Metric]
+    precision: str
+    dtype: np.dtype[Any]
+    plan: Plan
+
+
+def compile_model(
+    model: _Chain,
+    optimizer: str | Optimizer,
+    loss: LossLike,
+    metrics: Iterable[MetricLike] | None,
+    device: str,
+    precision: str,
+    fuse: bool,
+) -> Compiled:
+    """Check the arguments, convert the weights to the precision, and plan.
+
+    Raises
+    ------
+    ValueError
+        For a name that is not known, or a device or precision that is not there.
+    TypeError
+        For an argument of another type.
+    """
+    _check_device(device)
+    dtype = _dtype(precision)
+    chosen = _optimizer(optimizer)
+    function, targets = _loss(loss)
+    entropy = "entropy" in targets
+    if isinstance(metrics, str) or (metrics is not None and not isinstance(metrics, Iterable)):
+        raise TypeError(f"compile: metrics must be a list, got {metrics!r}")
+    named = (("accuracy",) if entropy else ()) if metrics is None else metrics
+    made = _metrics.create(named)
+    plan = Plan(model, fuse=fuse, probabilities=entropy)
+    if not plan.stages:
+        raise ValueError("compile: the network has no layers that compute anything")
+    if any(layer.dtype != dtype for layer in plan.layers):
+        model.astype(dtype)
+    return Compiled(chosen, function, targets, made, precision, dtype, plan)
+
+
+def cuda_reason() -> str | None:
+    """Return why CUDA cannot be used, or None where it can."""
+    return "this build of Stapes has no CUDA kernels"
+
+
+def _check_device(device: str) -> None:
+    if device in ("auto", "cpu"):
+        return
+    if device.partition(":")[0] != "cuda":
+        raise ValueError(f'compile: device must be "auto", "cpu" or "cuda", got {device!r}')
+    reason = cuda_reason()
+    if reason is not None:
+        raise ValueError(f"compile: device {device!r} cannot be used: {reason}")
+
+
+def _dtype(precision: str) -> np.dtype[Any]:
+    if precision in _CUDA_ONLY:
+        raise ValueError(f"compile: precision {precision!r} needs CUDA: {cuda_reason()}")
+    if precision not in _CPU_DTYPES:
+        known = ", ".join((*_CPU_DTYPES, *_CUDA_ONLY))
+        raise ValueError(f"compile: precision must be one of {known}, got {precision!r}")
+    return _CPU_DTYPES[precision]
+
+
+def _optimizer(optimizer: str | Optimizer) -> Optimizer:
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if not isinstance(optimizer, str):
+        raise TypeError(f"compile: optimizer must be a name or an Optimizer, got {optimizer!r}")
+    if optimizer not in _OPTIMIZERS:
+        known = ", ".join(_OPTIMIZERS)
+        raise ValueError(f"compile: optimizer must be one of {known}, got {optimizer!r}")
+    return _OPTIMIZERS[optimizer]()
+
+
+def _loss(loss: LossLike) -> tuple[Callable[[Any, Any], tuple[Any, Any]], str]:
+    if isinstance(loss, str):
+        if loss not in _LOSSES:
+            raise ValueError(f"compile: loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
+        return _LOSSES[loss](), loss
+    if isinstance(loss, CrossEntropyLoss):
+        return loss, "cross_entropy"
+    if isinstance(loss, MSELoss):
+        return loss, "mse"
+    if not callable(loss):
+        raise TypeError(f"compile: loss must be a name or callable, got {loss!r}")
+    return loss, "custom"

@@ -1,0 +1,222 @@
+"""How a compiled network computes: runs of layers in one kernel, and buffers that are used again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from stapes import ops
+from stapes.device import Array
+from stapes.nn.activation import ReLU, Softmax
+from stapes.nn.chain import _Chain
+from stapes.nn.conv import Conv2d
+from stapes.nn.layer import Layer
+from stapes.nn.linear import Linear
+from stapes.nn.parameter import Parameter
+from stapes.nn.pool import MaxPool2d
+from stapes.ops._args import padding, pair
+
+_SHAPES_KEPT = 8
+"""Input shapes whose buffers are kept: the batch, the last short one, other clip lengths."""
+
+_LARGEST_WINDOW = 255
+"""Places of a pooling window that the fused kernel's uint8 argmax can tell, beside "dead"."""
+
+
+class Plan:
+    """The stages of a network, and buffers for each input shape.
+
+    A stage is a layer, or a run of layers with a kernel of its own: Conv2d + ReLU + MaxPool2d,
+    Conv2d + ReLU, Linear + ReLU. Nested Sequentials are taken apart. Every operator writes into the
+    array it returned the last time for this input shape, so results of `forward` hold only until
+    the next one: what leaves the network must be copied.
+
+    Parameters
+    ----------
+    model : Sequential
+        Its layers as they are now.
+    fuse : bool
+        False: one stage for each layer.
+    probabilities : bool
+        Leave a final Softmax out: it is merged into the loss, or applied to the result.
+    """
+
+    def __init__(self, model: _Chain, *, fuse: bool, probabilities: bool) -> None:
+        layers = list(_flat(model))
+        self.model = model
+        self.layers = list(model._walk())
+        if probabilities and layers and type(layers[-1]) is Softmax:
+            layers.pop()
+        self.stages = list(_fused(layers)) if fuse else layers
+        self._buffered = [layer for stage in self.stages for layer in (stage, *_inner(stage))]
+        self._kept: OrderedDict[tuple[int, ...], list[dict[str, Any]]] = OrderedDict()
+
+    def is_current(self) -> bool:
+        """Tell whether the network still has the layers that were planned for."""
+        now = list(self.model._walk())
+        return len(now) == len(self.layers) and all(
+            a is b for a, b in zip(now, self.layers, strict=True)
+        )
+
+    @contextmanager
+    def buffers(self, input_shape: tuple[int, ...]) -> Iterator[None]:
+        """Within the block, stages write into the buffers kept for this input shape (N included)."""
+        if input_shape not in self._kept:
+            self._kept[input_shape] = [{} for _ in self._buffered]
+            if len(self._kept) > _SHAPES_KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(input_shape)
+        for layer, buffers in zip(self._buffered, self._kept[input_shape], strict=True):
+            layer._plan_buffers = buffers
+        try:
+            yield
+        finally:
+            for layer in self._buffered:
+                layer._plan_buffers = None
+
+    def forward(self, x: Array) -> Array:
+        """Run all stages; shapes are checked, and open sizes inferred, once for each shape."""
+        x = self.model._input(x)
+        for stage in self.stages:
+            x = stage.forward(x)
+        return x
+
+    def backward(self, dy: Array | None) -> None:
+        """Leave every parameter's gradient; nothing is computed below the first of them."""
+        trained = (i for i, stage in enumerate(self.stages) if stage.parameters())
+        first = next(trained, len(self.stages))
+        for i in reversed(range(len(self.stages))):
+            if i < first:
+                self.stages[i].release()
+            else:
+                dy = self.stages[i].backward(dy, need_dx=i > first)
+
+
+class _Fused(Layer):
+    """A stage that stands for a layer with weights and those after it."""
+
+    def __init__(self, layer: Conv2d | Linear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def parameters(self) -> list[Parameter]:
+        return self.layer.parameters()
+
+    def release(self) -> None:
+        self._saved = None
+        self.layer.release()
+
+    def _label(self) -> str:
+        return self.layer._label()
+
+    def _start(self, x: Array) -> Array:
+        self.training = self.layer.training
+        return self.layer._input(x)
+
+
+class _Rectified(_Fused):
+    """A layer with ReLU in the epilogue of its kernel."""
+
+    def forward(self, x: Array) -> Array:
+        x = self._start(x)
+        y = self.layer._forward(x, activation="relu")
+        self._keep(y)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        (y,) = self._kept()
+        return self.layer.backward(self._run("dy", ops.relu_bwd, dy, y), need_dx)
+
+
+class _RectifiedPooled(_Fused):
+    """Conv2d + ReLU + MaxPool2d: the map before the pool is never written, nor its gradient."""
+
+    layer: Conv2d
+
+    def __init__(self, layer: Conv2d, pool: MaxPool2d) -> None:
+        super().__init__(layer)
+        self.window = {
+            "pool": pool.kernel_size,
+            "stride": layer.stride,
+            "padding": layer.padding,
+        }
+
+    def forward(self, x: Array) -> Array:
+        x = self._start(x)
+        conv = self.layer
+        y, argmax = self._run(
+            "y",
+            ops.conv2d_relu_max_pool2d_fwd,
+            x,
+            conv.weight.data,
+            conv._bias_data(),
+            **self.window,
+        )
+        self._keep(x, argmax)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        x, argmax = self._kept()
+        w, b = self.layer.weight, self.layer.bias
+        dx = self._buffer("dx") if need_dx else None
+        db = None if b is None else b.gradient()
+        dx, _, _ = ops.conv2d_relu_max_pool2d_bwd(
+            dy,
+            argmax,
+            x,
+            w.data,
+            **self.window,
+            need_dx=need_dx,
+            out=(dx, w.gradient(), db),
+        )
+        return self._put("dx", dx)
+
+
+def _flat(chain: _Chain) -> Iterator[Layer]:
+    """Yield the layers, those of nested Sequentials in their place."""
+    for layer in chain.layers:
+        if isinstance(layer, _Chain) and type(layer).forward is _Chain.forward:
+            yield from _flat(layer)
+        else:
+            yield layer
+
+
+def _inner(stage: Layer) -> list[Layer]:
+    """Return the layers within a stage that is a container of its own kind, such as Residual."""
+    if isinstance(stage, _Chain):
+        return list(stage._walk())
+    return [stage.layer] if isinstance(stage, _Fused) else []
+
+
+def _fused(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Yield stages, each as long a run of layers as there is a kernel for."""
+    i = 0
+    while i < len(layers):
+        run = layers[i : i + 3]
+        rectified = len(run) > 1 and isinstance(run[0], Conv2d | Linear) and type(run[1]) is ReLU
+        if rectified and len(run) == 3 and _pools_in_place(run[0], run[2]):
+            yield _RectifiedPooled(run[0], run[2])  # type: ignore[arg-type]
+            i += 3
+        elif rectified:
+            yield _Rectified(run[0])  # type: ignore[arg-type]
+            i += 2
+        else:
+            yield run[0]
+            i += 1
+
+
+def _pools_in_place(conv: Layer, pool: Layer) -> bool:
+    """Tell whether the fused kernel computes this convolution with this pool."""
+    if type(conv) is not Conv2d or type(pool) is not MaxPool2d:
+        return False
+    kernel = pair("MaxPool2d", "kernel_size", pool.kernel_size)
+    stride = kernel if pool.stride is None else pair("MaxPool2d", "stride", pool.stride)
+    return (
+        stride == kernel
+        and kernel[0] * kernel[1] <= _LARGEST_WINDOW
+        and padding("MaxPool2d", pool.padding) == (0, 0, 0, 0)
+        and pair("Conv2d", "dilation", conv.dilation) == (1, 1)
+        and conv.groups == 1
+    )
