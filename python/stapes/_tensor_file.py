@@ -76,7 +76,9 @@ def write_tensors(
     begin = 0
     for name, array in arrays:
         if array.dtype not in _CODES:
-            raise TypeError(f"{os.fspath(path)}: {name} has dtype {array.dtype}, which has no place")
+            raise TypeError(
+                f"{os.fspath(path)}: {name} has dtype {array.dtype}, which has no place"
+            )
         end = begin + array.nbytes
         shape = list(array.shape)
         header[name] = {

@@ -49,7 +49,7 @@ class Layer:
         self._buffers: dict[str, Array] = {}
         self._built = False
         self._saved: Any = None  # what forward keeps for backward
-        self._plan_buffers: dict[str, Any] | None = None  # see _run
+        self._plan_slots: dict[str, Any] | None = None  # see _run
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -383,16 +383,16 @@ class Layer:
         op : callable
             Takes ``out=``.
         """
-        return self._put(slot, op(*args, **kwargs, out=self._buffer(slot)))
+        return self._put(slot, op(*args, **kwargs, out=self._slot(slot)))
 
-    def _buffer(self, slot: str) -> Any:
+    def _slot(self, slot: str) -> Any:
         """Return what was `_put` for this input shape the last time, or None."""
-        return None if self._plan_buffers is None else self._plan_buffers.get(slot)
+        return None if self._plan_slots is None else self._plan_slots.get(slot)
 
     def _put(self, slot: str, result: Any) -> Any:
         """Keep an operator's result to be written over the next time, within a plan."""
-        if self._plan_buffers is not None:
-            self._plan_buffers[slot] = result
+        if self._plan_slots is not None:
+            self._plan_slots[slot] = result
         return result
 
     def _expect(self, ok: bool, layout: str, got: Shape, hint: str = "") -> None:

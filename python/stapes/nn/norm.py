@@ -103,6 +103,6 @@ class BatchNorm2d(Layer):
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         x, mean, rstd = self._kept()
-        out = (self._buffer("dx"), self.weight.gradient(), self.bias.gradient())
+        out = (self._slot("dx"), self.weight.gradient(), self.bias.gradient())
         dx, _, _ = ops.batch_norm2d_bwd(dy, x, self.weight.data, mean, rstd, out=out)
         return self._put("dx", dx) if need_dx else None

@@ -6,9 +6,10 @@ from stapes.device import Array, array_module, as_input
 from stapes.nn.chain import _Chain
 from stapes.nn.layer import Shape
 from stapes.nn.summary import summary_text
+from stapes.train.verbs import KerasVerbs
 
 
-class Sequential(_Chain):
+class Sequential(KerasVerbs):
     """A network: layers one after another.
 
     Parameters
@@ -25,6 +26,16 @@ class Sequential(_Chain):
         May be changed.
     input_shape : tuple of int or None
         Of the last `build`, which the first `forward` does by itself.
+    classes : list of str or None
+        Class names; `fit` takes them from a data object, and `save` keeps them.
+    features : Features or None
+        What turns sound into the network's input, from the same place.
+    clip_seconds : float or None
+        Length of the clips it was trained on, likewise.
+    history : History or None
+        Of the last `fit`.
+    stop_training : bool
+        A callback sets it to end `fit` after the epoch.
 
     Examples
     --------

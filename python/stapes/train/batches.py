@@ -66,10 +66,19 @@ class Targets:
         A sample's, without N.
     dtype : dtype
         What values are converted to for "mse".
+    ignored : int
+        Class id that may be out of range.
     """
 
-    def __init__(self, kind: str, output_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        output_shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        ignored: int = IGNORED,
+    ) -> None:
         self.kind, self.shape, self.dtype = kind, tuple(output_shape), dtype
+        self.ignored = ignored
 
     def __call__(self, y: Any, samples: int) -> Any:
         """Return the targets as the loss takes them.
@@ -110,7 +119,7 @@ class Targets:
             )
         if y.dtype.kind == "f":
             raise TypeError(f"y must be integers where it is class ids {y.shape}, got {y.dtype}")
-        wrong = ((y < 0) & (y != IGNORED)) | (y >= classes)
+        wrong = ((y < 0) & (y != self.ignored)) | (y >= classes)
         if wrong.any():
             at = int(wrong.argmax())
             raise ValueError(

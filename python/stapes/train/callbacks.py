@@ -223,25 +223,29 @@ class StopWhen(Callback):
             raise ValueError("StopWhen: give loss_below or grad_norm_below, or both")
         self.loss_below, self.grad_norm_below = loss_below, grad_norm_below
         self.reason: str | None = None
+        self._last, self._norm = 0, math.inf
 
     def on_train_begin(self, model: Any, logs: Logs) -> None:
         self.reason = None
+        self._last, self._norm = logs["steps"] - 1, math.inf
+
+    def on_batch_end(self, model: Any, logs: Logs) -> None:
+        if self.grad_norm_below is not None and logs["batch"] == self._last:
+            self._norm = grad_norm(model)
 
     def on_epoch_end(self, model: Any, logs: Logs) -> None:
         if self.loss_below is not None and logs["loss"] < self.loss_below:
             self.reason = f"loss {logs['loss']:.6g} is below {self.loss_below:g}"
-        elif self.grad_norm_below is not None:
-            norm = grad_norm(model)
-            if norm < self.grad_norm_below:
-                self.reason = f"gradient norm {norm:.6g} is below {self.grad_norm_below:g}"
+        elif self.grad_norm_below is not None and self._norm < self.grad_norm_below:
+            self.reason = f"gradient norm {self._norm:.6g} is below {self.grad_norm_below:g}"
         if self.reason is not None:
             model.stop_training = True
 
     def state_dict(self) -> dict[str, Any]:
-        return {"reason": self.reason}
+        return {"reason": self.reason, "norm": self._norm}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.reason = state["reason"]
+        self.reason, self._norm = state["reason"], state["norm"]
 
 
 class CSVLogger(Callback):

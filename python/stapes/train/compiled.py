@@ -45,10 +45,24 @@ class Compiled:
     optimizer: Optimizer
     loss: Callable[[Any, Any], tuple[Any, Any]]
     targets: str
-    metrics: list[_metrics.Metric]
+    metrics: tuple[MetricLike, ...]
     precision: str
     dtype: np.dtype[Any]
     plan: Plan
+
+    def new_metrics(self) -> list[_metrics.Metric]:
+        """Return the metrics, with no samples seen."""
+        return _metrics.create(self.metrics)
+
+    @property
+    def entropy(self) -> bool:
+        """Whether the loss is a cross-entropy, so that outputs are logits until `predict`."""
+        return "entropy" in self.targets
+
+    @property
+    def ignored(self) -> int:
+        """Class id of targets that do not count."""
+        return int(getattr(self.loss, "ignore_index", _metrics.IGNORED))
 
 
 def compile_model(
@@ -76,14 +90,14 @@ def compile_model(
     entropy = "entropy" in targets
     if isinstance(metrics, str) or (metrics is not None and not isinstance(metrics, Iterable)):
         raise TypeError(f"compile: metrics must be a list, got {metrics!r}")
-    named = (("accuracy",) if entropy else ()) if metrics is None else metrics
-    made = _metrics.create(named)
+    named = (("accuracy",) if entropy else ()) if metrics is None else tuple(metrics)
+    _metrics.create(named)
     plan = Plan(model, fuse=fuse, probabilities=entropy)
     if not plan.stages:
         raise ValueError("compile: the network has no layers that compute anything")
     if any(layer.dtype != dtype for layer in plan.layers):
         model.astype(dtype)
-    return Compiled(chosen, function, targets, made, precision, dtype, plan)
+    return Compiled(chosen, function, targets, named, precision, dtype, plan)
 
 
 def cuda_reason() -> str | None:

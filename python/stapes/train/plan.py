@@ -69,12 +69,12 @@ class Plan:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(input_shape)
         for layer, buffers in zip(self._buffered, self._kept[input_shape], strict=True):
-            layer._plan_buffers = buffers
+            layer._plan_slots = buffers
         try:
             yield
         finally:
             for layer in self._buffered:
-                layer._plan_buffers = None
+                layer._plan_slots = None
 
     def forward(self, x: Array) -> Array:
         """Run all stages; shapes are checked, and open sizes inferred, once for each shape."""
@@ -160,7 +160,7 @@ class _RectifiedPooled(_Fused):
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         x, argmax = self._kept()
         w, b = self.layer.weight, self.layer.bias
-        dx = self._buffer("dx") if need_dx else None
+        dx = self._slot("dx") if need_dx else None
         db = None if b is None else b.gradient()
         dx, _, _ = ops.conv2d_relu_max_pool2d_bwd(
             dy,

@@ -1,0 +1,440 @@
+"""The Keras verbs of `nn.Sequential`: compile, fit, evaluate, predict, save."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from stapes import ops
+from stapes.device import Array
+from stapes.nn.chain import _Chain
+from stapes.nn.layer import Layer, Shape
+from stapes.optim import Optimizer
+from stapes.train import metrics as _metrics
+from stapes.train.batches import Source, Targets, as_inputs, as_source
+from stapes.train.callbacks import Callback, History
+from stapes.train.compiled import Compiled, LossLike, MetricLike, compile_model
+from stapes.train.errors import DivergedError, first_not_finite
+from stapes.train.plan import Plan
+
+
+class KerasVerbs(_Chain):
+    """Training, evaluation and prediction of a chain of layers; see `Sequential`."""
+
+    classes: list[str] | None = None
+    features: Any = None
+    clip_seconds: float | None = None
+    stop_training: bool = False
+    history: History | None = None
+    _compiled: Compiled | None = None
+    _inference: Plan | None = None
+    _probabilities: bool = False  # outputs are logits until predict
+    _run_of_fit: Any = None
+
+    # Training.
+
+    def compile(
+        self,
+        optimizer: str | Optimizer = "adam",
+        loss: LossLike = "cross_entropy",
+        metrics: Iterable[MetricLike] | None = None,
+        *,
+        device: str = "auto",
+        precision: str = "fp32",
+        fuse: bool = True,
+    ) -> None:
+        """Choose optimizer, loss and metrics, and plan the step.
+
+        The plan runs Conv2d + ReLU + MaxPool2d (stride = kernel, no padding), Conv2d + ReLU and
+        Linear + ReLU in one kernel each, and keeps every buffer for the next batch of the same
+        shape; there is a plan for each shape. Weights are converted to the precision. Layers
+        that are added or removed afterwards ask for `compile` again.
+
+        Parameters
+        ----------
+        optimizer : {"adam", "adamw", "sgd"} or Optimizer
+            Names stand for the defaults of `stapes.optim`; "sgd" has lr 0.01.
+        loss : str or callable
+            "cross_entropy" (class ids or probabilities), "categorical_crossentropy" (one-hot),
+            "sparse_categorical_crossentropy" (ids), "mse", or ``loss, grad = f(output, target)``.
+            With cross-entropy the network's outputs are logits; a final Softmax is merged into
+            the loss, and `predict` applies softmax exactly once either way.
+        metrics : list, optional
+            "accuracy", "balanced_accuracy", "mse", "mae", or callables ``f(output, target)`` that
+            get what `predict` gives. None: accuracy with cross-entropy, else nothing.
+        device : {"auto", "cpu", "cuda"}
+            "auto": CUDA where the build and the machine have it.
+        precision : {"fp32", "fp64"}
+            "fp64" on the CPU only; "tf32", "bf16" and "fp16" need CUDA.
+        fuse : bool
+            False: one kernel for each layer, for comparison.
+
+        Raises
+        ------
+        ValueError
+            For a name that is not known, or a device or precision that is not there.
+        TypeError
+            For an argument of another type.
+        """
+        self._compiled = compile_model(self, optimizer, loss, metrics, device, precision, fuse)
+        self._probabilities = self._compiled.entropy
+        self._inference = None
+
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        batch_size: int = 32,
+        epochs: int = 1,
+        validation_data: Any = None,
+        callbacks: Sequence[Callback] = (),
+        seed: int = 0,
+        progress: bool = True,
+        resume: str | os.PathLike[str] | None = None,
+    ) -> History:
+        """Train for some epochs.
+
+        Parameters
+        ----------
+        x : array or data object
+            (N, ...), converted to the precision batch by batch; or a `stapes.data` object, whose
+            classes, features and clip length the model then carries.
+        y : array, optional
+            Class ids (N,), probabilities (N, classes), or what an MSE's outputs should be.
+        batch_size : int
+            The last batch of an epoch may be smaller, and is trained on too.
+        epochs : int
+            In all, those before ``resume`` included.
+        validation_data : (x, y) or data object, optional
+            Evaluated after each epoch.
+        callbacks : list of Callback
+            See `stapes.train`.
+        seed : int
+            Of the order of samples and of augmentation: epoch ``e`` draws from
+            ``SeedSequence([seed, e])``.
+        progress : bool
+            Show a bar on stderr, or a line for each epoch where that is no terminal.
+        resume : path, optional
+            A checkpoint of a `stapes.train.Checkpoint` to go on from, with the same network,
+            data, seed, batch size and callbacks; the final bits are those of an unbroken run.
+
+        Returns
+        -------
+        History
+            Lists of ``loss``, ``<metric>``, ``val_loss``, ``val_<metric>``: means over samples.
+
+        Raises
+        ------
+        RuntimeError
+            Before `compile`, or where layers were changed after it.
+        ValueError, TypeError
+            If x or y does not fit the network and the loss.
+        DivergedError
+            If the loss or a weight becomes NaN or infinite: names epoch, step and layer. A
+            checkpoint keeps the last good state. (It is a FloatingPointError.)
+        KeyboardInterrupt
+            After Ctrl-C, once a checkpoint is written where there is a `Checkpoint`.
+        """
+        from stapes.train.loop import Run
+
+        _positive("fit", batch_size=batch_size, epochs=epochs)
+        for callback in callbacks:
+            if not isinstance(callback, Callback):
+                raise TypeError(f"fit: callbacks must be stapes.train.Callback, got {callback!r}")
+        source = self._source(x, y, "fit")
+        validation = None
+        if validation_data is not None:
+            validation = self._validation(validation_data)
+        self._adopt_data(source)
+        run = Run(
+            self,
+            source,
+            batch_size=batch_size,
+            epochs=epochs,
+            validation=validation,
+            callbacks=callbacks,
+            seed=seed,
+            progress=progress,
+        )
+        self.stop_training, self.history, self._run_of_fit = False, run.history, run
+        try:
+            with self._mode(training=True):
+                return run.train(resume)
+        finally:
+            self._run_of_fit = None
+
+    def train_on_batch(self, x: Any, y: Any) -> dict[str, float]:
+        """Do one step on a batch.
+
+        Returns
+        -------
+        dict
+            ``loss`` (before the step) and metrics of the batch.
+
+        Raises
+        ------
+        RuntimeError, ValueError, TypeError, DivergedError
+            As `fit`.
+        """
+        compiled = self._ready()
+        x = self._batch(as_inputs(x, "train_on_batch"))
+        with self._mode(training=True):
+            target = self._targets(x.shape[1:])(y, len(x))
+            loss, output, target = self._step(x, target, "train_on_batch")
+        made = compiled.new_metrics()
+        for metric in made:
+            metric.update(self._metric_output(metric, output), target)
+        return {"loss": loss, **_metrics.results(made)}
+
+    # Evaluation and prediction.
+
+    def evaluate(self, x: Any, y: Any = None, *, batch_size: int = 32) -> dict[str, float]:
+        """Return loss and metrics over arrays or a data object, without training.
+
+        Raises
+        ------
+        RuntimeError, ValueError, TypeError
+            As `fit`; also ValueError where a data object has other classes than the model.
+        """
+        _positive("evaluate", batch_size=batch_size)
+        return self._evaluate(self._source(x, y, "evaluate"), batch_size, lambda: None)
+
+    def predict(self, x: Any, *, batch_size: int = 32) -> Array:
+        """Return class probabilities (cross-entropy, or a final Softmax), else the outputs.
+
+        Parameters
+        ----------
+        x : array or data object
+            (N, ...), converted to the dtype of the weights.
+        batch_size : int
+            Samples computed at a time.
+
+        Returns
+        -------
+        array
+            (N, ...), new.
+        """
+        _positive("predict", batch_size=batch_size)
+        if hasattr(x, "batches"):
+            batches = [b for b, _ in x.batches(batch_size, shuffle=False, seed=0)]
+        else:
+            x = as_inputs(x, "predict")
+            batches = [x[i : i + batch_size] for i in range(0, max(len(x), 1), batch_size)]
+        return np.concatenate([self.predict_on_batch(batch) for batch in batches])
+
+    def predict_on_batch(self, x: Any) -> Array:
+        """As `predict`, all at once."""
+        x = self._batch(as_inputs(x, "predict"))
+        with self._mode(training=False):
+            return self._finish(self._forward_plan(x))
+
+    def extract(self, x: Any, layer: int | str) -> Array:
+        """Return the activations of a layer for a batch, in inference mode.
+
+        Parameters
+        ----------
+        x : array
+            (N, ...).
+        layer : int or str
+            Its place in ``layers`` (-1 is the last), or its name as in `summary`: ``"3"``, and
+            ``"2.0"`` for a layer within layer 2.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If there is no such layer.
+        """
+        path = self._layer_path(layer)
+        x = self._batch(as_inputs(x, "extract"))
+        with self._mode(training=False):
+            x = self._input(x)
+            chain: _Chain = self
+            for depth, place in enumerate(path):
+                for before in chain.layers[:place]:
+                    x = before.forward(x)
+                if depth == len(path) - 1:
+                    return np.array(chain.layers[place].forward(x))
+                chain = chain.layers[place]  # type: ignore[assignment]
+        raise AssertionError("a path has at least one place")
+
+    def predict_files(
+        self, paths: Iterable[str | os.PathLike[str]], *, windows: bool = False
+    ) -> list[dict[str, Any]]:
+        """Classify sound files; see `stapes.train.files.predict_files`."""
+        from stapes.train.files import predict_files
+
+        return predict_files(self, paths, windows=windows)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one .safetensors file, atomically; see `stapes.model_file`.
+
+        It holds weights, architecture, features, class names and clip length; `stapes.load` reads
+        it. The same model gives the same bytes.
+
+        Raises
+        ------
+        RuntimeError
+            If the weights are not there yet: build, or run forward once.
+        OSError
+            If the file cannot be written; what was there before is unchanged.
+        """
+        from stapes.model_file import save
+
+        save(self, path)
+
+    # Behind the verbs.
+
+    def _ready(self) -> Compiled:
+        compiled = self._compiled
+        if compiled is None:
+            raise RuntimeError("the network is not compiled: call compile() first")
+        if not compiled.plan.is_current():
+            raise RuntimeError("layers were added or removed after compile(): call compile() again")
+        if any(layer.dtype != compiled.dtype for layer in compiled.plan.layers):
+            raise RuntimeError("the dtype was changed after compile(): call compile() again")
+        return compiled
+
+    def _plan(self) -> Plan:
+        """Return the compiled plan, or one for inference of a network that is not compiled."""
+        if self._compiled is not None:
+            return self._ready().plan
+        if self._inference is None or not self._inference.is_current():
+            self._inference = Plan(self, fuse=True, probabilities=self._probabilities)
+        return self._inference
+
+    def _forward_plan(self, x: Array) -> Array:
+        """Run the plan; the result is a buffer's content, to be copied."""
+        plan = self._plan()
+        with plan.buffers(x.shape):
+            return plan.forward(x)
+
+    def _finish(self, output: Array) -> Array:
+        """Return what `predict` gives, as a new array, from what the plan gives."""
+        return ops.softmax_fwd(output) if self._probabilities else np.array(output)
+
+    def _step(self, x: Array, target: Any, where: str) -> tuple[float, Array, Any]:
+        """Forward, backward, update: the loss, the plan's output and the target for metrics."""
+        compiled = self._ready()
+        plan = compiled.plan
+        with plan.buffers(x.shape):
+            output = plan.forward(x)
+            value, grad = compiled.loss(output, target)
+            loss = float(value)
+            if not np.isfinite(loss):
+                plan_free = first_not_finite(self, x)
+                raise DivergedError(f"{where}: the loss is {loss}; {plan_free}")
+            plan.backward(grad)
+        compiled.optimizer.step(self.parameters())
+        return loss, output, self._metric_target(target)
+
+    def _evaluate(
+        self, source: Source, batch_size: int, check: Callable[[], None]
+    ) -> dict[str, float]:
+        compiled = self._ready()
+        loss = _metrics.Mean("loss", lambda output, target: compiled.loss(output, target)[0])
+        made = compiled.new_metrics()
+        with self._mode(training=False):
+            for x, y in source.batches(batch_size, shuffle=False, seed=0):
+                check()
+                x = self._batch(x)
+                target = self._targets(x.shape[1:])(y, len(x))
+                output = self._forward_plan(x)
+                loss.update(output, target)
+                for metric in made:
+                    metric.update(self._metric_output(metric, output), self._metric_target(target))
+        return _metrics.results([loss, *made])
+
+    def _metric_output(self, metric: _metrics.Metric, output: Array) -> Array:
+        """Probabilities only for those that need them: softmax does not change the largest."""
+        return self._finish(output) if isinstance(metric, _metrics.Mean) else output
+
+    def _metric_target(self, target: Any) -> Any:
+        ignored = self._ready().ignored
+        if ignored == _metrics.IGNORED or target.ndim != 1:
+            return target
+        return np.where(target == ignored, _metrics.IGNORED, target)
+
+    def _batch(self, x: Any) -> Array:
+        """Return a batch as the network takes it: contiguous, in the dtype of the weights."""
+        dtype = self.layers[0].dtype if self.layers else self.dtype
+        return np.ascontiguousarray(x, dtype=dtype)
+
+    def _targets(self, sample_shape: Shape) -> Targets:
+        compiled = self._ready()
+        key = (tuple(sample_shape), id(compiled))
+        if self.__dict__.get("_targets_key") != key:
+            shape = self.build(sample_shape)
+            self._targets_kept = Targets(compiled.targets, shape, compiled.dtype, compiled.ignored)
+            self._targets_key = key
+        return self._targets_kept
+
+    def _source(self, x: Any, y: Any, what: str) -> Source:
+        """Check inputs and targets as a whole, before anything is computed."""
+        self._ready()
+        source = as_source(x, y, what)
+        arrays = getattr(source, "x", None)
+        if arrays is not None:
+            source.y = self._targets(arrays.shape[1:])(y, len(source))  # type: ignore[attr-defined]
+            return source
+        first, _ = next(iter(source.batches(1, shuffle=False, seed=0)))
+        self._targets(first.shape[1:])
+        theirs = getattr(source, "classes", None)
+        if what != "fit" and self.classes and theirs and list(theirs) != list(self.classes):
+            raise ValueError(
+                f"{what}: the data has the classes {list(theirs)}, the model {list(self.classes)}"
+            )
+        return source
+
+    def _validation(self, given: Any) -> Source:
+        if hasattr(given, "batches"):
+            return self._source(given, None, "validation_data")
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise TypeError("fit: validation_data must be (x, y) or a data object")
+        return self._source(given[0], given[1], "validation_data")
+
+    def _adopt_data(self, source: Source) -> None:
+        """Carry what a data object knows, so that the saved model can read sound files."""
+        for name in ("classes", "features", "clip_seconds"):
+            if hasattr(source, name):
+                setattr(self, name, getattr(source, name))
+
+    @contextmanager
+    def _mode(self, *, training: bool) -> Iterator[None]:
+        """Within the block, all layers train or infer; afterwards each is as it was."""
+        layers: list[Layer] = [self, *self._walk()]
+        before = [layer.training for layer in layers]
+        if training:
+            self.train()
+        else:
+            self.eval()
+        try:
+            yield
+        finally:
+            for layer, mode in zip(layers, before, strict=True):
+                layer.training = mode
+
+    def _layer_path(self, layer: int | str) -> list[int]:
+        text = str(layer).split(".")
+        path: list[int] = []
+        chain: Any = self
+        for part in text:
+            count = len(chain.layers) if isinstance(chain, _Chain) else 0
+            if isinstance(layer, bool) or not part.removeprefix("-").isdecimal():
+                raise TypeError(f"extract: layer must be a place or a name, got {layer!r}")
+            place = int(part)
+            if not -count <= place < count:
+                raise ValueError(f"extract: there is no layer {layer!r}; see summary()")
+            path.append(place % count)
+            chain = chain.layers[place]
+        return path
+
+
+def _positive(what: str, **numbers: int) -> None:
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{what}: {name} must be a positive integer, got {value!r}")
