@@ -7,8 +7,18 @@ features and the length of the clips: a changed file or setting makes a new one,
 file does not. Entries may be deleted at any time.
 """
 
+from stapes.data._augment import Augment, Augmented
 from stapes.data._dataset import AudioData
 from stapes.data._folder import AudioFolder
+from stapes.data._manifest import Manifest
 from stapes.data._windows import window_starts, windows
 
-__all__ = ["AudioData", "AudioFolder", "window_starts", "windows"]
+__all__ = [
+    "AudioData",
+    "AudioFolder",
+    "Augment",
+    "Augmented",
+    "Manifest",
+    "window_starts",
+    "windows",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +108,7 @@ class AudioData:
         part._contents = [self._contents[i] for i in chosen]
         return part
 
-    def split(self, fraction: float, *, seed: Seed, groups: bool = True) -> tuple[Self, Self]:
+    def split(self, fraction: float, *, seed: Seed, groups: bool = True) -> tuple[Self, AudioData]:
         """Split in two parts, each class in the same proportion, for training and validation.
 
         Samples of one file (or of files with the same content) stay together; with ``groups`` so do
@@ -147,7 +147,7 @@ class AudioData:
 
     def batches(
         self, batch_size: int, *, shuffle: bool = False, seed: Seed = 0, start: int = 0
-    ) -> Iterator[tuple[Floats, Ints]]:
+    ) -> Iterator[tuple[Floats, npt.NDArray[Any]]]:
         """Read all samples once, batch by batch.
 
         Parameters
