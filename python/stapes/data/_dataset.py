@@ -113,7 +113,8 @@ class AudioData:
 
         Samples of one file (or of files with the same content) stay together; with ``groups`` so do
         those of one group. Where a class could not be on both sides that way (it lies in one group
-        only, say), its files are split one by one instead, and a warning says so.
+        only, say), its files are split one by one instead, and a warning says so. Another one tells
+        where large groups make the share less than half of ``fraction``, or more than twice.
 
         Parameters
         ----------

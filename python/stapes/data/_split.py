@@ -29,6 +29,7 @@ def split_mask(
 
     Samples of one file are never parted; with ``by_group`` nor are those of one group, except in
     classes that could not be on both sides then: their files are parted one by one, with a warning.
+    Another warning tells where large groups make the share miss ``fraction`` by more than twice.
 
     Raises
     ------
@@ -52,13 +53,21 @@ def split_mask(
                 "each side needs a file of its own"
             )
         loose |= stuck
+    mask: npt.NDArray[np.bool_] = np.isin(units, chosen)
     if by_group and loose:
+        names = "the classes" if loose == present else _names(loose, classes)
         warnings.warn(
-            f"split: {_names(loose, classes)} cannot be split by group; the files are split one by "
-            "one there, so that figures on the second part may be too good",
+            f"split: {names} cannot be split by group; the files are split one by one there, so "
+            "that figures on the second part may be too good",
             stacklevel=3,
         )
-    return np.isin(units, chosen)
+    if by_group and not fraction / 2 <= mask.mean() <= fraction * 2 and len(mask) >= 2 / fraction:
+        warnings.warn(
+            f"split: the second part has {mask.mean():.0%} of the samples, not {fraction:.0%}: "
+            "the groups are too large to come nearer (groups=False splits file by file)",
+            stacklevel=3,
+        )
+    return mask
 
 
 def _names(ids: Iterable[int], classes: Sequence[str]) -> str:
