@@ -31,6 +31,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("num_threads", &cpu::num_threads);
   m.def("set_num_threads", &cpu::set_num_threads, arg("n"));
 
+  m.def("fma_peak", &ops::fma_peak, arg("steps"), arg("float64"), NoGil());
+
   m.def("conv2d_fwd_shape", &ops::conv2d_fwd_shape, arg("op"), arg("x_shape"), arg("w_shape"), arg("stride"),
         arg("padding").none(true), arg("dilation"), arg("groups"));
   m.def("conv2d_fwd", &ops::conv2d_fwd, arg("x"), arg("w"), arg("b").none(true), arg("y"), arg("stride"),

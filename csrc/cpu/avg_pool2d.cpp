@@ -9,7 +9,7 @@
 #include "cpu/lanes.hpp"
 #include "cpu/windows.hpp"
 #include "cpu/workspace.hpp"
-#include "ops/ops.hpp"
+#include "ops/kernels.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {

@@ -25,21 +25,15 @@ struct Band {
   Index q, cols;
 };
 
-// A band's input. `origin` is the pixel of tap (first_row, first_col) for the band's first output.
-template <class T>
-struct Patch {
-  const T* origin;
-  Index row_stride;  // elements
-  bool gathered;
-};
-
 inline constexpr Index kVectorSlack = 64 / sizeof(float);  // a patch may be read this far past its end
 
-// A fixed partition of N images of P x Q outputs into bands whose patch holds about `target` elements. Bands are
-// multiples of (row_multiple, col_multiple) outputs, except at the end.
+// A fixed partition of N images of P x Q outputs into bands whose input, the patch, holds about `target` elements. Bands
+// are multiples of (row_multiple, col_multiple) outputs, except at the end. Where no tap leaves the image, and the caller
+// does not need `slack` behind it, a patch is the image itself; else it is a zero-padded copy.
 class Bands {
  public:
-  Bands(const Grid& grid, Index target, Index row_multiple = 1, Index col_multiple = 1) : grid_(grid) {
+  Bands(const Grid& grid, Index target, bool slack, Index row_multiple = 1, Index col_multiple = 1)
+      : grid_(grid), in_place_(!slack && is_inside(grid)) {
     cols_ = grid.Q;
     if (patch_elements(row_multiple, cols_) > target) {
       const Index wide = target / (in_rows(row_multiple) * grid.C) - (grid.last_col - grid.first_col);
@@ -54,25 +48,23 @@ class Bands {
   Index count() const { return grid_.N * down_ * across_; }
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
-  Index patch_elements() const { return patch_elements(rows_, cols_) + kVectorSlack; }
-  Index gathered_row_stride() const { return in_cols(cols_) * grid_.C; }
+  Index patch_elements() const { return in_place_ ? 0 : patch_elements(rows_, cols_) + kVectorSlack; }
+  Index row_stride() const { return (in_place_ ? grid_.W : in_cols(cols_)) * grid_.C; }  // of a patch
 
   Band operator[](Index i) const {
     const Index j = i / across_, p = j % down_ * rows_, q = i % across_ * cols_;
     return {j / down_, p, least(rows_, grid_.P - p), q, least(cols_, grid_.Q - q)};
   }
 
-  // The band's input as a patch: in place where no tap leaves the image, else copied to `scratch` (patch_elements()).
+  // The band's patch: the pixel of tap (first_row, first_col) for its first output. `scratch` holds patch_elements().
   template <class T>
-  Patch<T> gather(const T* x, const Band& band, T* scratch, bool always = false) const {
+  const T* gather(const T* x, const Band& band, T* scratch) const {
     const Grid& g = grid_;
     const Index row0 = band.p * g.stride_h + g.first_row, col0 = band.q * g.stride_w + g.first_col;
-    const Index rows = in_rows(band.rows), cols = in_cols(band.cols);
     const T* image = x + band.n * g.H * g.W * g.C;
-    const bool inside = row0 >= 0 && col0 >= 0 && row0 + rows <= g.H && col0 + cols <= g.W;
-    if (inside && !always) return {image + (row0 * g.W + col0) * g.C, g.W * g.C, false};
+    if (in_place_) return image + (row0 * g.W + col0) * g.C;
+    const Index rows = in_rows(band.rows), cols = in_cols(band.cols), stride = row_stride();
     const Index left = clamp(-col0, 0, cols), right = clamp(col0 + cols - g.W, 0, cols - left);
-    const Index stride = gathered_row_stride();
     for (Index i = 0; i < rows; ++i) {
       T* to = scratch + i * stride;
       const Index h = row0 + i;
@@ -86,12 +78,16 @@ class Bands {
       fill_zero(to + (cols - right) * g.C, right * g.C);
     }
     fill_zero(scratch + rows * stride, kVectorSlack);
-    return {scratch, stride, true};
+    return scratch;
   }
 
  private:
   static constexpr Index kFewestCols = 24;
 
+  static bool is_inside(const Grid& g) {
+    return g.first_row >= 0 && g.first_col >= 0 && (g.P - 1) * g.stride_h + g.last_row < g.H &&
+           (g.Q - 1) * g.stride_w + g.last_col < g.W;
+  }
   static Index least(Index a, Index b) { return a < b ? a : b; }
   static Index clamp(Index x, Index low, Index high) { return x > high ? high : x < low ? low : x; }
   static Index round_up(Index x, Index multiple) { return ceil_div(x, multiple) * multiple; }
@@ -105,6 +101,7 @@ class Bands {
   Index patch_elements(Index rows, Index cols) const { return in_rows(rows) * in_cols(cols) * grid_.C; }
 
   Grid grid_;
+  bool in_place_;
   Index rows_ = 1, cols_ = 1, down_ = 1, across_ = 1;
 };
 

@@ -17,7 +17,7 @@
 #include "core/dispatch.hpp"
 #include "cpu/columns.hpp"
 #include "cpu/workspace.hpp"
-#include "ops/ops.hpp"
+#include "ops/kernels.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/direct.hpp"
-#include "ops/ops.hpp"
+#include "ops/kernels.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 
@@ -80,8 +80,8 @@ Index bias_elements(const DirectConv<T>& conv) {
 template <class T>
 class Forward {
  public:
-  Forward(const T* x, const T* w, const T* b, const Conv2dShape& full, bool relu)
-      : shape_(flatten_pointwise(full)), taps_(workspace_of<Tap>(tap_count())), conv_(describe(x, relu)),
+  Forward(const T* x, const T* w, const T* b, const Conv2dShape& shape, bool relu)
+      : shape_(shape), taps_(workspace_of<Tap>(tap_count())), conv_(describe(x, relu)),
         packed_(workspace_of<T>(packed_elements(conv_) + bias_elements(conv_))) {
     T *panels = packed_.template as<T>(), *bias = panels + packed_elements(conv_);
     const Index depth = conv_.depth();

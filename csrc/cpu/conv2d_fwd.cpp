@@ -11,7 +11,7 @@ namespace {
 void fwd(const Conv2dFwdArgs& a) {
   with_dtype(a.dtype, [&]<class T>(T) {
     const Forward<T> forward(static_cast<const T*>(a.x), static_cast<const T*>(a.w), static_cast<const T*>(a.b),
-                             a.shape, a.relu);
+                             flatten_pointwise(a.shape), a.relu);
     const Grid& g = forward.conv().grid;
     const Index K = a.shape.K;
     run_direct(forward.conv(), Output<T>{static_cast<T*>(a.y), g.Q * K, K}, g.P * g.Q * K);

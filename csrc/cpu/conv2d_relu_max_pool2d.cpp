@@ -66,50 +66,33 @@ void fwd(const Conv2dReluMaxPool2dFwdArgs& a) {
     const Forward<T> forward(static_cast<const T*>(a.x), static_cast<const T*>(a.w), static_cast<const T*>(a.b), shape,
                              false);
     const DirectConv<T>& conv = forward.conv();
-    const Bands bands(conv.grid, kPatchTarget, a.pool_h, a.pool_w);
-    const SegmentTables<T> segments(conv, bands);
+    const Bands bands(conv.grid, kPatchTarget, needs_slack(conv), a.pool_h, a.pool_w);
+    const Segments<T> segments(conv, bands.row_stride());
     const int threads = num_threads();
     const Index patch_elements = bands.patch_elements(), own_elements = patch_elements + bands.rows() * bands.cols() * pool.K;
     const Workspace scratch = workspace_of<T>(threads * own_elements);
     parallel_for(bands.count(), threads, [&](Index task, int thread) {
       const Band band = bands[task];
       T *own = scratch.as<T>() + thread * own_elements, *z = own + patch_elements;
-      const Patch<T> patch = bands.gather(conv.input, band, own, must_gather(conv));
-      run_band(conv, band, patch, segments.of(patch), segments.count(patch),
-               Output<T>{z, band.cols * pool.K, pool.K}, {0, unit_count(conv)});
+      const T* patch = bands.gather(conv.input, band, own);
+      run_band(conv, band, patch, segments, Output<T>{z, band.cols * pool.K, pool.K}, {0, unit_count(conv)});
       pool_band(pool, band, z, static_cast<T*>(a.y), a.argmax);
     });
-  });
-}
-
-// dz (N,P,Q,K) from the pooled dy; rows of one image at a time.
-template <class T>
-void unpool(const PoolGrid& g, const T* dy, const std::uint8_t* argmax, T* dz) {
-  parallel_for(g.N, [&](Index n) {
-    T* image = dz + n * g.P * g.Q * g.K;
-    std::memset(static_cast<void*>(image), 0, static_cast<std::size_t>(g.P * g.Q * g.K) * sizeof(T));
-    for (Index i = 0; i < g.rows(); ++i)
-      for (Index j = 0; j < g.cols(); ++j)
-        for (Index k = 0; k < g.K; ++k) {
-          const Index at = ((n * g.rows() + i) * g.cols() + j) * g.K + k;
-          if (argmax[at] == kDead) continue;
-          const Index p = i * g.pool_h + argmax[at] / g.pool_w, q = j * g.pool_w + argmax[at] % g.pool_w;
-          image[(p * g.Q + q) * g.K + k] = dy[at];
-        }
   });
 }
 
 void bwd(const Conv2dReluMaxPool2dBwdArgs& a) {
   const Window2d& w = a.shape.window;
   const PoolGrid pool{a.shape.N, w.P, w.Q, a.shape.K, a.pool_h, a.pool_w};
-  with_dtype(a.dtype, [&]<class T>(T) {
-    const Workspace memory = workspace_of<T>(pool.N * pool.P * pool.Q * pool.K);
-    T* dz = memory.as<T>();
-    unpool(pool, static_cast<const T*>(a.dy), a.argmax, dz);
-    conv2d_wgrad({dz, a.x, a.dw, a.shape, a.dtype});
-    conv2d_bgrad({dz, a.db, pool.N * pool.P * pool.Q, pool.K, a.dtype});
-    if (a.dx != nullptr) conv2d_dgrad({dz, a.w, nullptr, a.dx, a.shape, a.dtype});
-  });
+  const Window2d windows{a.pool_h, a.pool_w, a.pool_h, a.pool_w, 1, 1, 0, 0, 0, 0, pool.rows(), pool.cols()};
+  const Workspace memory(static_cast<std::size_t>(pool.N * pool.P * pool.Q * pool.K) * size_of(a.dtype));
+  void* dz = memory.as<void>();
+  max_pool2d_bwd({a.dy, a.argmax, dz, pool.N, pool.P, pool.Q, pool.K, windows, a.dtype, DType::kUInt8,
+                  a.argmax_valid});
+  if (!*a.argmax_valid) return;
+  conv2d_wgrad({dz, a.x, a.dw, a.shape, a.dtype});
+  conv2d_bgrad({dz, a.db, pool.N * pool.P * pool.Q, pool.K, a.dtype});
+  if (a.dx != nullptr) conv2d_dgrad({dz, a.w, nullptr, a.dx, a.shape, a.dtype});
 }
 
 const Register kFwd{conv2d_relu_max_pool2d_fwd, kIsa, fwd};

@@ -60,37 +60,50 @@ Layout choose_layout(const Conv2dShape& s, Index C, Index K) {
 // A band of x and of dy as the tiles read them.
 template <class T>
 struct Operands {
-  const T* x;
-  Index x_row, x_pixel;
-  const T* dy;
-  Index dy_row, dy_pixel;
+  const T *x, *dy;
+  Index dy_row;
   Index rows, cols;
 };
 
-// acc rows and vectors loaded from `to`, the band added, and stored back.
-template <class T, int NV>
-void add_tile(const T* const* a, Index a_row, Index a_pixel, const T* b, Index b_row, Index b_pixel, Index rows,
-              Index cols, T* const* to, int used, Index width) {
+// Several bands: a tile goes over all of them between loading its sums and storing them.
+inline constexpr int kMostBands = 8;
+template <class T>
+struct BandGroup {
+  Operands<T> band[kMostBands];
+  int count;
+  Index x_row, x_pixel, dy_pixel;  // steps from output to output
+};
+
+// sums[m] (`width` elements of it) += the products of rows a + a_offsets[m] with vectors b + b_offset, over a group; the
+// rows are of dy, or of x.
+template <class T, int NV, bool kRowsOfDy>
+void add_tile(const BandGroup<T>& group, const Index* a_offsets, Index b_offset, T* const* sums, Index used,
+              Index width) {
   constexpr int MR = kTileRows<NV>;
+  const Index a_pixel = kRowsOfDy ? group.dy_pixel : group.x_pixel, b_pixel = kRowsOfDy ? group.x_pixel : group.dy_pixel;
   Tile<T, MR, NV> tile;
-  tile.load_from(to, width);
-  const T* p[MR];
-  for (int m = 0; m < MR; ++m) p[m] = a[m];
-  for (Index i = 0; i < rows; ++i, b += b_row) {
-    tile.add_outer(p, a_pixel, b, b_pixel, cols);
-    for (int m = 0; m < MR; ++m) p[m] += a_row;
+  tile.load_from(sums, width);
+  for (int i = 0; i < group.count; ++i) {
+    const Operands<T>& in = group.band[i];
+    const Index a_row = kRowsOfDy ? in.dy_row : group.x_row, b_row = kRowsOfDy ? group.x_row : in.dy_row;
+    const T* a[MR];
+    for (int m = 0; m < MR; ++m) a[m] = (kRowsOfDy ? in.dy : in.x) + a_offsets[m];
+    const T* b = (kRowsOfDy ? in.x : in.dy) + b_offset;
+    for (Index row = 0; row < in.rows; ++row, b += b_row) {
+      tile.add_outer(a, a_pixel, b, b_pixel, in.cols);
+      for (int m = 0; m < MR; ++m) a[m] += a_row;
+    }
   }
-  tile.store_to(to, used, width);
+  tile.store_to(sums, static_cast<int>(used), width);
 }
 
 // kAlongX: units are the tiles of k of every group.
 template <class T>
-void add_along_x(const Problem<T>& pr, const Operands<T>& in, const Segment* segments, Index count, T* partial,
-                 Range units) {
+void add_along_x(const Problem<T>& pr, const BandGroup<T>& in, const Segments<T>& segments, T* partial, Range units) {
   constexpr Index kRows = kTileRows<Blocks<T>::kMost>;
   const Index tiles = ceil_div(pr.K, kRows);
   Index l = 0;
-  for (const Segment* s = segments; s != segments + count; l += s->length, ++s) {
+  for (const Segment* s = segments.begin(); s != segments.begin() + segments.count(); l += s->length, ++s) {
     const Blocks<T> blocks(s->length);
     for (Index i = 0; i < blocks.count; ++i) {
       const Range block = blocks.block(i);
@@ -100,15 +113,13 @@ void add_along_x(const Problem<T>& pr, const Operands<T>& in, const Segment* seg
         for (Index u = units.begin; u < units.end; ++u) {
           const Index g = u / tiles, k_end = least(pr.K, (u % tiles + 1) * kRows);
           for (Index k = u % tiles * kRows; k < k_end; k += MR) {
-            const T* a[MR];
-            T* to[MR];
+            Index rows[MR];
+            T* sums[MR];
             for (int m = 0; m < MR; ++m) {
-              const Index row = g * pr.K + least(k + m, k_end - 1);
-              a[m] = in.dy + row;
-              to[m] = partial + row * pr.depth() + l + l0;
+              rows[m] = g * pr.K + least(k + m, k_end - 1);
+              sums[m] = partial + rows[m] * pr.depth() + l + l0;
             }
-            add_tile<T, NV>(a, in.dy_row, in.dy_pixel, in.x + g * pr.C + s->offset + l0, in.x_row, in.x_pixel,
-                            in.rows, in.cols, to, static_cast<int>(least(MR, k_end - k)), s->length - l0);
+            add_tile<T, NV, true>(in, rows, g * pr.C + s->offset + l0, sums, least(MR, k_end - k), s->length - l0);
           }
         }
       });
@@ -118,7 +129,7 @@ void add_along_x(const Problem<T>& pr, const Operands<T>& in, const Segment* seg
 
 // kAlongY: units are the blocks of k of every group. `offsets` are those of x for each tap and channel.
 template <class T>
-void add_along_y(const Problem<T>& pr, const Operands<T>& in, const Index* offsets, T* partial, Range units) {
+void add_along_y(const Problem<T>& pr, const BandGroup<T>& in, const Index* offsets, T* partial, Range units) {
   const Blocks<T> blocks(pr.K);
   for (Index u = units.begin; u < units.end; ++u) {
     const Index g = u / blocks.count;
@@ -127,15 +138,14 @@ void add_along_y(const Problem<T>& pr, const Operands<T>& in, const Index* offse
     with_vectors(static_cast<int>(block.end - block.begin), [&]<int NV>() {
       constexpr int MR = kTileRows<NV>;
       for (Index l = 0; l < pr.depth(); l += MR) {
-        const T* a[MR];
-        T* to[MR];
+        Index rows[MR];
+        T* sums[MR];
         for (int m = 0; m < MR; ++m) {
           const Index row = least(l + m, pr.depth() - 1);
-          a[m] = in.x + g * pr.C + offsets[row];
-          to[m] = partial + (g * pr.depth() + row) * pr.padded_K() + k0;
+          rows[m] = g * pr.C + offsets[row];
+          sums[m] = partial + (g * pr.depth() + row) * pr.padded_K() + k0;
         }
-        add_tile<T, NV>(a, in.x_row, in.x_pixel, in.dy + g * pr.K + k0, in.dy_row, in.dy_pixel, in.rows, in.cols, to,
-                        static_cast<int>(least(MR, pr.depth() - l)), NV * kLanes<T>);
+        add_tile<T, NV, false>(in, rows, g * pr.K + k0, sums, least(MR, pr.depth() - l), NV * kLanes<T>);
       }
     });
   }
@@ -143,22 +153,24 @@ void add_along_y(const Problem<T>& pr, const Operands<T>& in, const Index* offse
 
 // Depthwise: units are the vectors of channels.
 template <class T>
-void add_depthwise(const Problem<T>& pr, const Operands<T>& in, const Index* offsets, T* partial, Range units) {
+void add_depthwise(const Problem<T>& pr, const BandGroup<T>& group, const Index* offsets, T* partial, Range units) {
   constexpr int MR = kMaxTileRows;
   for (Index u = units.begin; u < units.end; ++u) {
     const Index c0 = u * kLanes<T>;
     for (Index t = 0; t < pr.taps; t += MR) {
-      const int used = static_cast<int>(least(MR, pr.taps - t));
       Vec<T> acc[MR] = {};
-      const T* x[MR];
-      for (int m = 0; m < MR; ++m) x[m] = in.x + c0 + offsets[least(t + m, pr.taps - 1)];
-      for (Index i = 0; i < in.rows; ++i)
-        for (Index j = 0; j < in.cols; ++j) {
-          const Vec<T> g = load(in.dy + c0 + i * in.dy_row + j * in.dy_pixel);
+      for (int b = 0; b < group.count; ++b) {
+        const Operands<T>& in = group.band[b];
+        const T* x[MR];
+        for (int m = 0; m < MR; ++m) x[m] = in.x + c0 + offsets[least(t + m, pr.taps - 1)];
+        for (Index i = 0; i < in.rows; ++i)
+          for (Index j = 0; j < in.cols; ++j) {
+            const Vec<T> g = load(in.dy + c0 + i * in.dy_row + j * group.dy_pixel);
 #pragma GCC unroll 8
-          for (int m = 0; m < MR; ++m) acc[m] += g * load(x[m] + i * in.x_row + j * in.x_pixel);
-        }
-      for (int m = 0; m < used; ++m) {
+            for (int m = 0; m < MR; ++m) acc[m] += g * load(x[m] + i * group.x_row + j * group.x_pixel);
+          }
+      }
+      for (Index m = 0; m < least(MR, pr.taps - t); ++m) {
         T* to = partial + (t + m) * pr.padded_channels() + c0;
         store(to, load(to) + acc[m]);
       }
@@ -194,44 +206,39 @@ const T* pad_dy(const Problem<T>& pr, const Band& band, T* scratch, Index padded
 template <class T>
 struct Plan {
   const Problem<T>& pr;
-  Bands bands;
-  Index chunks, splits;
+  const Bands& bands;
+  const Segments<T>& segments;
+  const Index* offsets;
   Index padded_dy;  // elements of a pixel of dy in scratch; 0: it is read in place
-  const Segment *segments, *in_place_segments;
-  Index segment_count, in_place_count;
-  const Index *offsets, *in_place_offsets;
+  int group;        // bands taken together
 
-  Index dy_elements() const { return padded_dy * bands.rows() * bands.cols() + kVectorSlack; }
-  Index scratch_elements() const { return bands.patch_elements() + dy_elements(); }
+  Index dy_elements() const { return padded_dy > 0 ? padded_dy * bands.rows() * bands.cols() + kVectorSlack : 0; }
+  Index band_elements() const { return bands.patch_elements() + dy_elements(); }
+  Index scratch_elements() const { return group * band_elements(); }
 
-  void add_band(const Band& band, T* scratch, T* partial, Range units) const {
+  Operands<T> operands(const Band& band, T* scratch) const {
     const Grid& g = pr.grid;
-    const Patch<T> patch = bands.gather(pr.x, band, scratch, must_gather());
-    Operands<T> in{patch.origin, g.stride_h * patch.row_stride, g.stride_w * g.C, nullptr, 0, 0, band.rows, band.cols};
+    Operands<T> in{bands.gather(pr.x, band, scratch), nullptr, 0, band.rows, band.cols};
     if (padded_dy > 0) {
       in.dy = pad_dy(pr, band, scratch + bands.patch_elements(), padded_dy);
       in.dy_row = band.cols * padded_dy;
-      in.dy_pixel = padded_dy;
     } else {
       in.dy = pr.dy + ((band.n * g.P + band.p) * g.Q + band.q) * pr.shape.K;
       in.dy_row = g.Q * pr.shape.K;
-      in.dy_pixel = pr.shape.K;
     }
-    const bool gathered = patch.gathered;
-    switch (pr.layout) {
-      case Layout::kAlongX:
-        add_along_x(pr, in, gathered ? segments : in_place_segments, gathered ? segment_count : in_place_count,
-                    partial, units);
-        break;
-      case Layout::kAlongY: add_along_y(pr, in, gathered ? offsets : in_place_offsets, partial, units); break;
-      case Layout::kDepthwise: add_depthwise(pr, in, gathered ? offsets : in_place_offsets, partial, units); break;
-    }
+    return in;
   }
 
-  // Whole vectors of x are read, which must not run past the end of the array.
-  bool must_gather() const {
-    const Index run = pr.layout == Layout::kAlongX ? segments->length : pr.grid.C;
-    return pr.layout != Layout::kAlongY && run % kLanes<T> != 0;
+  // Bands [first, last), at most `group`, for the given units.
+  void add_bands(Index first, Index last, T* scratch, T* partial, Range units) const {
+    BandGroup<T> in{{}, static_cast<int>(last - first), pr.grid.stride_h * bands.row_stride(),
+                    pr.grid.stride_w * pr.grid.C, padded_dy > 0 ? padded_dy : pr.shape.K};
+    for (int i = 0; i < in.count; ++i) in.band[i] = operands(bands[first + i], scratch + i * band_elements());
+    switch (pr.layout) {
+      case Layout::kAlongX: add_along_x(pr, in, segments, partial, units); break;
+      case Layout::kAlongY: add_along_y(pr, in, offsets, partial, units); break;
+      case Layout::kDepthwise: add_depthwise(pr, in, offsets, partial, units); break;
+    }
   }
 };
 
@@ -261,46 +268,59 @@ void reduce(const Problem<T>& pr, const T* partial, Index chunks, T* dw) {
   });
 }
 
+// Small images: several bands share one load and store of the sums.
+int group_size(const Bands& bands) {
+  constexpr Index kPixels = 256;
+  return static_cast<int>(least(kMostBands, ceil_div(kPixels, bands.rows() * bands.cols())));
+}
+
+// Whole vectors of x are read, which must not run past the end of the array.
 template <class T>
-void run_wgrad(const Problem<T>& pr, T* dw) {
-  const Bands bands(pr.grid, kPatchTarget);
-  const Index elements = pr.partial_elements(), units = unit_count(pr);
-  const Index chunks = least(least(bands.count(), kTasksWanted), 1 + kMostPartialElements / (elements + 1));
-  const Index splits = least(units, ceil_div(kTasksWanted / 2, chunks));
-  const Index lanes = kLanes<T>;
-  const bool pad = pr.layout != Layout::kAlongX && pr.K * pr.shape.groups % lanes != 0;
+bool needs_slack(const Problem<T>& pr) {
+  const bool merged = pr.shape.groups == 1 && pr.shape.window.dil_w == 1;
+  const Index run = pr.layout == Layout::kAlongX && merged ? pr.shape.window.kernel_w * pr.C : pr.C;
+  if (pr.layout == Layout::kDepthwise) return pr.shape.groups % kLanes<T> != 0;
+  return pr.layout == Layout::kAlongX && run % kLanes<T> != 0;
+}
 
-  const Workspace taps_memory = workspace_of<Tap>(pr.taps), segments_memory = workspace_of<Segment>(2 * pr.taps),
-                  offsets_memory = workspace_of<Index>(2 * pr.depth());
-  Tap* taps = taps_memory.as<Tap>();
-  forward_taps(pr.shape.window, taps);
-  Segment* segments = segments_memory.as<Segment>();
-  Index* offsets = offsets_memory.as<Index>();
-  const DirectConv<T> conv{.input = pr.x, .grid = pr.grid, .groups = pr.shape.groups, .C = pr.C, .K = pr.K,
-                           .taps = taps, .tap_count = pr.taps, .depthwise = false, .panels = nullptr, .bias = nullptr,
-                           .relu = false};
-  const Index in_place_stride = pr.grid.W * pr.grid.C;
-  const Index segment_count = make_segments(conv, bands.gathered_row_stride(), segments);
-  const Index in_place_count = make_segments(conv, in_place_stride, segments + pr.taps);
-  make_offsets(pr, taps, bands.gathered_row_stride(), offsets);
-  make_offsets(pr, taps, in_place_stride, offsets + pr.depth());
-  const Index padded_dy = pad ? ceil_div(pr.shape.K, lanes) * lanes + lanes : 0;
-  const Plan<T> plan{pr, bands, chunks, splits, padded_dy, segments, segments + pr.taps, segment_count, in_place_count,
-                     offsets, offsets + pr.depth()};
-
-  const bool direct = chunks == 1 && pr.layout == Layout::kAlongX;
+// Adds up the bands of each chunk in a partial sum, tasks being chunks times splits of the units.
+template <class T>
+void accumulate(const Plan<T>& plan, Index chunks, Index splits, T* partial) {
+  const Index elements = plan.pr.partial_elements(), units = unit_count(plan.pr), bands = plan.bands.count();
   const int threads = num_threads();
   const Workspace scratch = workspace_of<T>(threads * plan.scratch_elements());
-  const Workspace partials = workspace_of<T>(direct ? 1 : chunks * elements);
-  T* partial = direct ? dw : partials.as<T>();
   std::memset(static_cast<void*>(partial), 0, static_cast<std::size_t>(chunks * elements) * sizeof(T));
   parallel_for(chunks * splits, threads, [&](Index task, int thread) {
-    const Range mine = part(bands.count(), chunks, task / splits), my_units = part(units, splits, task % splits);
-    for (Index i = mine.begin; i < mine.end; ++i) {
-      plan.add_band(bands[i], scratch.as<T>() + thread * plan.scratch_elements(),
-                    partial + task / splits * elements, my_units);
+    const Range mine = part(bands, chunks, task / splits), my_units = part(units, splits, task % splits);
+    for (Index i = mine.begin; i < mine.end; i += plan.group) {
+      plan.add_bands(i, least(i + plan.group, mine.end), scratch.as<T>() + thread * plan.scratch_elements(),
+                     partial + task / splits * elements, my_units);
     }
   });
+}
+
+template <class T>
+void run_wgrad(const Problem<T>& pr, T* dw) {
+  const Workspace taps = workspace_of<Tap>(pr.taps), offsets = workspace_of<Index>(pr.depth());
+  forward_taps(pr.shape.window, taps.as<Tap>());
+  const Bands bands(pr.grid, kPatchTarget, needs_slack(pr));
+  const DirectConv<T> conv{.input = pr.x, .grid = pr.grid, .groups = pr.shape.groups, .C = pr.C, .K = pr.K,
+                           .taps = taps.as<Tap>(), .tap_count = pr.taps, .depthwise = false, .panels = nullptr,
+                           .bias = nullptr, .relu = false};
+  const Segments<T> segments(conv, bands.row_stride());
+  make_offsets(pr, taps.as<Tap>(), bands.row_stride(), offsets.as<Index>());
+  const Index lanes = kLanes<T>;
+  const bool pad = pr.layout != Layout::kAlongX && (pr.K % lanes != 0 || pr.shape.K % lanes != 0);
+  const Plan<T> plan{pr, bands, segments, offsets.as<Index>(), pad ? ceil_div(pr.shape.K, lanes) * lanes + lanes : 0,
+                     group_size(bands)};
+
+  const Index elements = pr.partial_elements();
+  const Index chunks = least(least(bands.count(), kTasksWanted), 1 + kMostPartialElements / (elements + 1));
+  const Index splits = least(unit_count(pr), ceil_div(kTasksWanted / 2, chunks));
+  const bool direct = chunks == 1 && pr.layout == Layout::kAlongX;
+  const Workspace partials = workspace_of<T>(direct ? 0 : chunks * elements);
+  T* partial = direct ? dw : partials.as<T>();
+  accumulate(plan, chunks, splits, partial);
   if (!direct) reduce(pr, partial, chunks, dw);
 }
 

@@ -71,9 +71,9 @@ struct Output {
 template <class T>
 class PixelWalk {
  public:
-  PixelWalk(const Grid& grid, const Patch<T>& patch, const Output<T>& out, Index cols)
-      : x_(patch.origin), y_(out.origin), cols_(cols), x_step_(grid.stride_w * grid.C), y_step_(out.pixel_stride),
-        x_row_(grid.stride_h * patch.row_stride - cols * x_step_), y_row_(out.row_stride - cols * y_step_) {}
+  PixelWalk(const Grid& grid, const T* patch, Index row_stride, const Output<T>& out, Index cols)
+      : x_(patch), y_(out.origin), cols_(cols), x_step_(grid.stride_w * grid.C), y_step_(out.pixel_stride),
+        x_row_(grid.stride_h * row_stride - cols * x_step_), y_row_(out.row_stride - cols * y_step_) {}
 
   // The next `rows` pixels (the last one again when there are fewer) to x and y.
   template <int MR>
@@ -123,9 +123,26 @@ void run_block(const DirectConv<T>& conv, PixelWalk<T> walk, Index pixels, const
   }
 }
 
+// The taps as segments of a patch.
+template <class T>
+class Segments {
+ public:
+  Segments(const DirectConv<T>& conv, Index row_stride)
+      : memory_(workspace_of<Segment>(conv.tap_count)), row_stride_(row_stride),
+        count_(make_segments(conv, row_stride, memory_.template as<Segment>())) {}
+
+  const Segment* begin() const { return memory_.template as<Segment>(); }
+  Index count() const { return count_; }
+  Index row_stride() const { return row_stride_; }
+
+ private:
+  Workspace memory_;
+  Index row_stride_, count_;
+};
+
 // All outputs of a band in blocks [units.begin, units.end); see unit_count.
 template <class T>
-void run_band(const DirectConv<T>& conv, const Band& band, const Patch<T>& patch, const Segment* segments, Index count,
+void run_band(const DirectConv<T>& conv, const Band& band, const T* patch, const Segments<T>& segments,
               const Output<T>& out, Range units) {
   const Index K = conv.depthwise ? conv.groups : conv.K;
   const Blocks<T> blocks(K);
@@ -133,12 +150,13 @@ void run_band(const DirectConv<T>& conv, const Band& band, const Patch<T>& patch
     const Index g = u / blocks.count;
     const Range block = blocks.block(u % blocks.count);
     const Index k0 = block.begin * kLanes<T>;
-    const Patch<T> in{patch.origin + (conv.depthwise ? k0 : g * conv.C), patch.row_stride, patch.gathered};
-    const PixelWalk<T> walk(conv.grid, in, {out.origin + g * K + k0, out.row_stride, out.pixel_stride}, band.cols);
+    const PixelWalk<T> walk(conv.grid, patch + (conv.depthwise ? k0 : g * conv.C), segments.row_stride(),
+                            {out.origin + g * K + k0, out.row_stride, out.pixel_stride}, band.cols);
     const Index channel = g * blocks.padded() + k0;
     const T* w = conv.panels + (conv.depthwise ? k0 : channel * conv.depth());
     with_vectors(static_cast<int>(block.end - block.begin), [&]<int NV>() {
-      run_block<T, NV>(conv, walk, band.rows * band.cols, segments, count, w, conv.bias + channel, K - k0);
+      run_block<T, NV>(conv, walk, band.rows * band.cols, segments.begin(), segments.count(), w, conv.bias + channel,
+                       K - k0);
     });
   }
 }
@@ -149,31 +167,12 @@ Index unit_count(const DirectConv<T>& conv) {
   return conv.depthwise ? Blocks<T>(conv.groups).count : conv.groups * Blocks<T>(conv.K).count;
 }
 
-// The taps as segments, for patches gathered and in place.
-template <class T>
-class SegmentTables {
- public:
-  SegmentTables(const DirectConv<T>& conv, const Bands& bands)
-      : memory_(workspace_of<Segment>(2 * conv.tap_count)), gathered_(memory_.template as<Segment>()),
-        in_place_(gathered_ + conv.tap_count),
-        gathered_count_(make_segments(conv, bands.gathered_row_stride(), gathered_)),
-        in_place_count_(make_segments(conv, conv.grid.W * conv.grid.C, in_place_)) {}
-
-  const Segment* of(const Patch<T>& patch) const { return patch.gathered ? gathered_ : in_place_; }
-  Index count(const Patch<T>& patch) const { return patch.gathered ? gathered_count_ : in_place_count_; }
-
- private:
-  Workspace memory_;
-  Segment *gathered_, *in_place_;
-  Index gathered_count_, in_place_count_;
-};
-
 inline constexpr Index kPatchTarget = 12 * 1024;  // elements: leaves most of a 256 KiB L2 to the weights
 inline constexpr Index kTasksWanted = 16;         // enough for several threads to share evenly
 
-// Depthwise tiles read whole vectors of x, so a patch in place must not end inside one.
+// Depthwise tiles read whole vectors of x, so a patch must not end inside one.
 template <class T>
-bool must_gather(const DirectConv<T>& conv) {
+bool needs_slack(const DirectConv<T>& conv) {
   return conv.depthwise && conv.groups % kLanes<T> != 0;
 }
 
@@ -181,8 +180,8 @@ bool must_gather(const DirectConv<T>& conv) {
 template <class T>
 void run_direct(const DirectConv<T>& conv, const Output<T>& y, Index image_stride) {
   if (conv.grid.N == 0 || conv.grid.P == 0 || conv.grid.Q == 0) return;
-  const Bands bands(conv.grid, kPatchTarget);
-  const SegmentTables<T> segments(conv, bands);
+  const Bands bands(conv.grid, kPatchTarget, needs_slack(conv));
+  const Segments<T> segments(conv, bands.row_stride());
   const int threads = num_threads();
   const Index patch_elements = bands.patch_elements();
   const Workspace scratch = workspace_of<T>(threads * patch_elements);
@@ -190,11 +189,10 @@ void run_direct(const DirectConv<T>& conv, const Output<T>& y, Index image_strid
   const Index splits = spare < units ? spare : units;
   parallel_for(bands.count() * splits, threads, [&](Index task, int thread) {
     const Band band = bands[task / splits];
-    T* own = scratch.as<T>() + thread * patch_elements;
-    const Patch<T> patch = bands.gather(conv.input, band, own, must_gather(conv));
+    const T* patch = bands.gather(conv.input, band, scratch.as<T>() + thread * patch_elements);
     const Output<T> out{y.origin + band.n * image_stride + band.p * y.row_stride + band.q * y.pixel_stride,
                         y.row_stride, y.pixel_stride};
-    run_band(conv, band, patch, segments.of(patch), segments.count(patch), out, part(units, splits, task % splits));
+    run_band(conv, band, patch, segments, out, part(units, splits, task % splits));
   });
 }
 

@@ -8,7 +8,7 @@
 #include "cpu/lanes.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/workspace.hpp"
-#include "ops/ops.hpp"
+#include "ops/kernels.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {

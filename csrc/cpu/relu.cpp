@@ -1,7 +1,7 @@
 // relu: y = max(x, 0); dx = dy where y > 0. NaN passes through (x < 0 is false for it).
 #include "core/dispatch.hpp"
 #include "cpu/parallel.hpp"
-#include "ops/ops.hpp"
+#include "ops/kernels.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {

@@ -6,7 +6,7 @@
 #include "core/dispatch.hpp"
 #include "cpu/lanes.hpp"
 #include "cpu/windows.hpp"
-#include "ops/ops.hpp"
+#include "ops/kernels.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {

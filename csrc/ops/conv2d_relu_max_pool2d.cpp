@@ -59,9 +59,12 @@ void conv2d_relu_max_pool2d_bwd(const Tensor& dy, const Tensor& argmax, const Te
   if (dx) check.matches("dx", *dx, x, x.shape);
   check.matches("dw", dw, x, w.shape);
   check.matches("db", db, x, {s.K});
+  bool argmax_valid = true;
   run<cpu::conv2d_relu_max_pool2d_bwd>(
       op, x, Conv2dReluMaxPool2dBwdArgs{dy.data, static_cast<const std::uint8_t*>(argmax.data), x.data, w.data,
-                                        dx ? dx->data : nullptr, dw.data, db.data, s, pool[0], pool[1], x.dtype});
+                                        dx ? dx->data : nullptr, dw.data, db.data, s, pool[0], pool[1], x.dtype,
+                                        &argmax_valid});
+  check.require(argmax_valid, "argmax must hold places r * pool_w + s of the window, or 255 (dead); got others");
 }
 
 }  // namespace stapes::ops

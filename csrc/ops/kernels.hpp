@@ -1,0 +1,251 @@
+// What every kernel gets, and the CPU kernels themselves, each in its instruction set variants (cpu/isa.hpp).
+// Layout NHWC, weights KRSC, C-contiguous. Formulas and layouts are told at the kernels.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "core/shapes.hpp"
+#include "core/tensor.hpp"
+#include "cpu/isa.hpp"
+
+namespace stapes {
+
+// relu
+struct ReluFwdArgs {
+  const void* x;
+  void* y;
+  std::int64_t size;
+  DType dtype;
+};
+struct ReluBwdArgs {
+  const void *dy, *y;
+  void* dx;
+  std::int64_t size;
+  DType dtype;
+};
+
+// batch_norm2d
+struct BatchNorm2dFwdArgs {
+  const void *x, *gamma, *beta;
+  void *running_mean, *running_var;  // written in training only
+  void *y, *mean, *rstd;
+  std::int64_t rows, channels;  // rows = N * H * W
+  bool training;
+  double momentum, eps;
+  DType dtype;
+};
+struct BatchNorm2dBwdArgs {
+  const void *dy, *x, *gamma, *mean, *rstd;
+  void *dx, *dgamma, *dbeta;
+  std::int64_t rows, channels;
+  bool training;
+  DType dtype;
+};
+
+// cross_entropy
+struct CrossEntropyFwdArgs {
+  const void *logits, *target, *weight;  // weight may be null
+  void *loss, *dlogits;
+  std::int64_t rows, classes;
+  double label_smoothing;
+  std::int64_t ignore_index;
+  DType dtype, target_dtype;  // an integer target_dtype: class ids, else probabilities
+};
+struct CrossEntropyBwdArgs {
+  const void* saved;
+  void* dlogits;
+  std::int64_t size;
+  double scale;
+  DType dtype;
+};
+
+// mse
+struct MseFwdArgs {
+  const void *y, *target;
+  void* loss;
+  std::int64_t size;
+  DType dtype;
+};
+struct MseBwdArgs {
+  const void *y, *target;
+  void* dy;
+  std::int64_t size;
+  DType dtype;
+};
+
+// sgd_step, adam_step
+struct StepTensor {
+  void* param;
+  const void* grad;
+  void *first, *second;  // velocity (may be null) and nothing; m and v
+  std::int64_t size;
+};
+struct SgdStepArgs {
+  const StepTensor* tensors;
+  std::int64_t count;
+  double lr, momentum;
+  bool nesterov;
+  double weight_decay;
+  DType dtype;
+};
+struct AdamStepArgs {
+  const StepTensor* tensors;
+  std::int64_t count;
+  double step, lr, beta1, beta2, eps, weight_decay;
+  bool decoupled;
+  DType dtype;
+};
+
+// conv2d, and what is computed by it: linear, conv_transpose2d
+struct Conv2dShape {
+  std::int64_t N, H, W, C, K, groups;
+  Window2d window;  // R = kernel_h, S = kernel_w; P, Q
+};
+struct Conv2dFwdArgs {
+  const void *x, *w, *b;  // b may be null
+  void* y;
+  Conv2dShape shape;
+  bool relu;
+  DType dtype;
+};
+struct Conv2dDgradArgs {
+  const void *dy, *w, *b;  // b, over C, may be null: conv_transpose2d_fwd has one
+  void* dx;
+  Conv2dShape shape;
+  DType dtype;
+};
+struct Conv2dWgradArgs {
+  const void *dy, *x;
+  void* dw;
+  Conv2dShape shape;
+  DType dtype;
+};
+struct Conv2dBgradArgs {
+  const void* dy;
+  void* db;
+  std::int64_t rows, K;
+  DType dtype;
+};
+struct Conv2dReluMaxPool2dFwdArgs {
+  const void *x, *w, *b;  // b may be null
+  void* y;
+  std::uint8_t* argmax;
+  Conv2dShape shape;
+  std::int64_t pool_h, pool_w;
+  DType dtype;
+};
+struct Conv2dReluMaxPool2dBwdArgs {
+  const void* dy;
+  const std::uint8_t* argmax;
+  const void *x, *w;
+  void *dx, *dw, *db;  // dx may be null
+  Conv2dShape shape;
+  std::int64_t pool_h, pool_w;
+  DType dtype;
+  bool* argmax_valid;  // CPU only: set false, and nothing else done, where argmax holds no place of the window
+};
+
+// max_pool2d: H, W are those of x and dx; argmax is in the layout of y
+struct MaxPool2dFwdArgs {
+  const void* x;
+  void *y, *argmax;
+  std::int64_t N, H, W, C;
+  Window2d window;
+  DType dtype, argmax_dtype;
+};
+struct MaxPool2dBwdArgs {
+  const void *dy, *argmax;
+  void* dx;
+  std::int64_t N, H, W, C;
+  Window2d window;
+  DType dtype, argmax_dtype;
+  bool* argmax_valid;  // CPU only: set false, and dx left alone, where argmax holds a place outside of the image
+};
+
+// avg_pool2d: x to y, or dy to dx; H, W are those of x and dx
+struct AvgPool2dArgs {
+  const void* in;
+  void* out;
+  std::int64_t N, H, W, C;
+  Window2d window;
+  bool count_include_pad;
+  DType dtype;
+};
+struct GlobalAvgPool2dArgs {
+  const void* in;
+  void* out;
+  std::int64_t N, pixels, C;
+  DType dtype;
+};
+
+// upsample2d: x to y, or dy to dx; H, W are those of x and dx
+struct Upsample2dArgs {
+  const void* in;
+  void* out;
+  std::int64_t N, H, W, C, scale_h, scale_w;
+  DType dtype;
+};
+
+// softmax
+struct SoftmaxFwdArgs {
+  const void* x;
+  void* y;
+  std::int64_t rows, columns;
+  DType dtype;
+};
+struct SoftmaxBwdArgs {
+  const void *dy, *y;
+  void* dx;
+  std::int64_t rows, columns;
+  DType dtype;
+};
+
+// dropout: x to y, or dy to dx
+struct DropoutArgs {
+  const void* x;
+  void* y;
+  std::int64_t size;
+  double p;
+  std::uint64_t seed, offset;
+  DType dtype;
+};
+
+// the multiply-add rate of one core, for benchmarks
+struct FmaPeakArgs {
+  std::int64_t steps;
+  DType dtype;
+  double* checksum;
+  std::int64_t* flops;
+};
+
+namespace cpu {
+inline constinit Kernel<FmaPeakArgs> fma_peak;
+inline constinit Kernel<Conv2dFwdArgs> conv2d_fwd;
+inline constinit Kernel<Conv2dDgradArgs> conv2d_dgrad;
+inline constinit Kernel<Conv2dWgradArgs> conv2d_wgrad;
+inline constinit Kernel<Conv2dBgradArgs> conv2d_bgrad;
+inline constinit Kernel<Conv2dReluMaxPool2dFwdArgs> conv2d_relu_max_pool2d_fwd;
+inline constinit Kernel<Conv2dReluMaxPool2dBwdArgs> conv2d_relu_max_pool2d_bwd;
+inline constinit Kernel<ReluFwdArgs> relu_fwd;
+inline constinit Kernel<ReluBwdArgs> relu_bwd;
+inline constinit Kernel<BatchNorm2dFwdArgs> batch_norm2d_fwd;
+inline constinit Kernel<BatchNorm2dBwdArgs> batch_norm2d_bwd;
+inline constinit Kernel<CrossEntropyFwdArgs> cross_entropy_fwd;
+inline constinit Kernel<CrossEntropyBwdArgs> cross_entropy_bwd;
+inline constinit Kernel<MseFwdArgs> mse_fwd;
+inline constinit Kernel<MseBwdArgs> mse_bwd;
+inline constinit Kernel<SgdStepArgs> sgd_step;
+inline constinit Kernel<AdamStepArgs> adam_step;
+inline constinit Kernel<MaxPool2dFwdArgs> max_pool2d_fwd;
+inline constinit Kernel<MaxPool2dBwdArgs> max_pool2d_bwd;
+inline constinit Kernel<AvgPool2dArgs> avg_pool2d_fwd, avg_pool2d_bwd;
+inline constinit Kernel<GlobalAvgPool2dArgs> global_avg_pool2d_fwd, global_avg_pool2d_bwd;
+inline constinit Kernel<Upsample2dArgs> upsample2d_fwd, upsample2d_bwd;
+inline constinit Kernel<SoftmaxFwdArgs> softmax_fwd;
+inline constinit Kernel<SoftmaxBwdArgs> softmax_bwd;
+inline constinit Kernel<DropoutArgs> dropout;
+}  // namespace cpu
+
+}  // namespace stapes
