@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import sys
 import warnings
@@ -150,13 +151,19 @@ def _read(path: Path, shape: tuple[int, int]) -> Entry | None:
     return Entry(rows, index["lengths"])
 
 
-def _map(path: Path, shape: tuple[int, ...]) -> Floats:
-    if shape[0] == 0:
+def _map(path: Path, shape: tuple[int, int, int]) -> Floats:
+    """Map an array that must be exactly what `_build` writes for this shape."""
+    header = _header(shape[0], shape[1:])
+    size = 4 * math.prod(shape)
+    with path.open("rb") as file:
+        if (
+            file.read(len(header)) != header
+            or os.fstat(file.fileno()).st_size != len(header) + size
+        ):
+            raise ValueError(f"the array is not {shape} float32, whole")
+    if not size:
         return np.empty(shape, np.float32)
-    rows: Floats = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    if rows.shape != shape or rows.dtype != np.float32:
-        raise ValueError(f"expected {shape} float32, found {rows.shape} {rows.dtype}")
-    return rows
+    return np.asarray(np.memmap(path, "<f4", "r", len(header), shape))
 
 
 def _check_rows(rows: Floats, counts: list[int], digests: list[str]) -> None:

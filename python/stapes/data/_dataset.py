@@ -99,7 +99,8 @@ class AudioData:
         AudioData
             Of the same classes and features.
         """
-        chosen = np.arange(len(self))[np.asarray(indices)]
+        wanted = np.asarray(indices)
+        chosen = np.arange(len(self))[wanted if wanted.size else slice(0, 0)]
         part = copy.copy(self)
         part.labels, part.starts = self.labels[chosen], self.starts[chosen]
         part._rows = self._rows[chosen]

@@ -61,7 +61,8 @@ def split_mask(
             "that figures on the second part may be too good",
             stacklevel=3,
         )
-    if by_group and not fraction / 2 <= mask.mean() <= fraction * 2 and len(mask) >= 2 / fraction:
+    by_file = len(set(units.tolist())) == len(set(files))
+    if not by_file and not fraction / 2 <= mask.mean() <= fraction * 2:
         warnings.warn(
             f"split: the second part has {mask.mean():.0%} of the samples, not {fraction:.0%}: "
             "the groups are too large to come nearer (groups=False splits file by file)",
