@@ -15,13 +15,18 @@ namespace {
 
 constexpr std::int64_t kPixels = 128;
 
-// out[c] = (sum over i of x[i * C + c]) / divisor
+// out[c] = (sum over i of x[i * C + c]) / divisor; in four sums, so that no addition waits for the one before.
 template <class T>
 void sum_pixels(const T* x, std::int64_t pixels, std::int64_t C, T divisor, T* out) {
   for_channels<T>(C, [&]<class V>(V, std::int64_t c) {
-    V sum{};
-    for (std::int64_t i = 0; i < pixels; ++i) sum += load_as<V>(x + i * C + c);
-    store_as(out + c, sum / divisor);
+    V sums[4]{};
+    const T* at = x + c;
+    std::int64_t i = 0;
+    for (; i + 4 <= pixels; i += 4, at += 4 * C) {
+      for (int k = 0; k < 4; ++k) sums[k] += load_as<V>(at + k * C);
+    }
+    for (; i < pixels; ++i, at += C) sums[0] += load_as<V>(at);
+    store_as(out + c, ((sums[0] + sums[1]) + (sums[2] + sums[3])) / divisor);
   });
 }
 

@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "core/dispatch.hpp"
+#include "cpu/argmax.hpp"
 #include "cpu/lanes.hpp"
 #include "cpu/windows.hpp"
 #include "cpu/workspace.hpp"
@@ -18,43 +19,6 @@ namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
 
 constexpr std::int64_t kDead = 255;
-
-// argmax is stored narrower (or, for float64, no wider) than the index vectors that come out of comparisons.
-template <class V, class A>
-struct NarrowOf {
-  typedef A type __attribute__((vector_size(sizeof(V) / sizeof(V{}[0] + 0) * sizeof(A))));
-};
-template <class A>
-struct NarrowOf<std::int32_t, A> {
-  using type = A;
-};
-template <class A>
-struct NarrowOf<std::int64_t, A> {
-  using type = A;
-};
-
-template <class V, class A>
-[[gnu::always_inline]] inline void store_index(A* p, V at) {
-  using Narrow = typename NarrowOf<V, A>::type;
-  if constexpr (sizeof(Narrow) == sizeof(A)) {
-    *p = static_cast<A>(at);
-  } else {
-    const Narrow narrow = __builtin_convertvector(at, Narrow);
-    __builtin_memcpy(p, &narrow, sizeof(narrow));
-  }
-}
-
-template <class V, class A>
-[[gnu::always_inline]] inline V load_index(const A* p) {
-  using Narrow = typename NarrowOf<V, A>::type;
-  if constexpr (sizeof(Narrow) == sizeof(A)) {
-    return static_cast<V>(*p);
-  } else {
-    Narrow narrow;
-    __builtin_memcpy(&narrow, p, sizeof(narrow));
-    return __builtin_convertvector(narrow, V);
-  }
-}
 
 template <class V>
 [[gnu::always_inline]] inline V index_splat(std::int64_t value) {
@@ -66,26 +30,33 @@ template <class V>
 }
 
 // One window over all channels. x is the image; corner is the window's place 0 in it (in elements,
-// negative in padding); places r, s are those that lie in the image.
+// negative in padding); places r, s are those that lie in the image. The places found are as wide as T
+// at first, and made narrow in a loop of their own, which the compiler turns into packing instructions.
 template <class T, class A>
 [[gnu::always_inline]] inline void pool_window(const T* x, std::int64_t corner, std::int64_t row, std::int64_t C,
                                                Range r, Range s, std::int64_t kernel_w, T* y, A* argmax) {
-  for_channels<T>(C, [&]<class V>(V, std::int64_t c) {
-    using I = Index<V>;
-    V best = load_as<V>(x + corner + r.begin * row + s.begin * C + c);
-    I at = index_splat<I>(r.begin * kernel_w + s.begin);
-    for (std::int64_t i = r.begin; i < r.end; ++i) {
-      for (std::int64_t j = s.begin; j < s.end; ++j) {
-        const V v = load_as<V>(x + corner + i * row + j * C + c);
-        const auto stays = v <= best;
-        const auto take = (stays == 0) & (best == best);  // larger, or the first NaN
-        best = take ? v : best;
-        at = take ? index_splat<I>(i * kernel_w + j) : at;
+  constexpr std::int64_t kBlock = 64;
+  alignas(64) Index<T> places[kBlock];
+  for (std::int64_t first = 0; first < C; first += kBlock) {
+    const std::int64_t n = C - first < kBlock ? C - first : kBlock;
+    for_channels<T>(n, [&]<class V>(V, std::int64_t c) {
+      const T* at = x + corner + first + c;
+      V best = load_as<V>(at + r.begin * row + s.begin * C);
+      Index<V> place = index_splat<Index<V>>(r.begin * kernel_w + s.begin);
+      for (std::int64_t i = r.begin; i < r.end; ++i) {
+        for (std::int64_t j = s.begin; j < s.end; ++j) {
+          const V v = load_as<V>(at + i * row + j * C);
+          const auto stays = v <= best;
+          const auto take = (stays == 0) & (best == best);  // larger, or the first NaN
+          best = take ? v : best;
+          place = take ? index_splat<Index<V>>(i * kernel_w + j) : place;
+        }
       }
-    }
-    store_as(y + c, best);
-    store_index(argmax + c, at);
-  });
+      store_as(y + first + c, best);
+      __builtin_memcpy(places + c, &place, sizeof(place));
+    });
+    for (std::int64_t c = 0; c < n; ++c) argmax[first + c] = static_cast<A>(places[c]);
+  }
 }
 
 template <class T, class A>
@@ -115,16 +86,26 @@ void bwd_row(const MaxPool2dBwdArgs& a, const Range* columns, std::int64_t n, st
   const A* argmax = static_cast<const A*>(a.argmax) + n * w.P * row;
   T* dx = static_cast<T*>(a.dx) + (n * a.H + h) * a.W * C;
   const Range ps = covering(rows_of(w, a.H), h);
+  const std::int64_t step = w.stride_h * w.kernel_w;  // between a place's numbers in a window and the one below
   for (std::int64_t i = 0; i < a.W; ++i, dx += C) {
     const Range qs = columns[i];
+    const std::int64_t at = ps.begin * row + qs.begin * C;
+    const std::int64_t place =
+        (h + w.pad_top - ps.begin * w.stride_h) * w.kernel_w + i + w.pad_left - qs.begin * w.stride_w;
+    if (ps.end - ps.begin == 1 && qs.end - qs.begin == 1) {  // always so where windows do not overlap
+      for_channels<T>(C, [&]<class V>(V, std::int64_t c) {
+        const V g = load_as<V>(dy + at + c);
+        store_as(dx + c, is_place<V>(argmax + at + c, place, dy) ? g : V{});
+      });
+      continue;
+    }
     for_channels<T>(C, [&]<class V>(V, std::int64_t c) {
-      using I = Index<V>;
       V sum{};
-      for (std::int64_t p = ps.begin; p < ps.end; ++p) {
-        for (std::int64_t q = qs.begin; q < qs.end; ++q) {
-          const std::int64_t place = (h + w.pad_top - p * w.stride_h) * w.kernel_w + i + w.pad_left - q * w.stride_w;
-          const V g = load_as<V>(dy + p * row + q * C + c);
-          sum += load_index<I>(argmax + p * row + q * C + c) == index_splat<I>(place) ? g : V{};
+      for (std::int64_t p = 0; p < ps.end - ps.begin; ++p) {
+        for (std::int64_t q = 0; q < qs.end - qs.begin; ++q) {
+          const std::int64_t from = at + p * row + q * C + c;
+          const V g = load_as<V>(dy + from);
+          sum += is_place<V>(argmax + from, place - p * step - q * w.stride_w, dy) ? g : V{};
         }
       }
       store_as(dx + c, sum);

@@ -1,0 +1,69 @@
+// Where in a run of channels is the argmax of max pooling this place? For Vec<T> or T at a time.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include "cpu/lanes.hpp"
+
+namespace stapes::cpu::STAPES_ISA_NAME {
+
+typedef std::uint8_t Bytes __attribute__((vector_size(STAPES_VECTOR_BYTES)));
+
+template <class U>
+struct WordsOf {
+  typedef U type __attribute__((vector_size(STAPES_VECTOR_BYTES)));
+};
+
+// kLanes<T> bytes, over and over.
+template <class T>
+[[gnu::always_inline]] inline Bytes repeat_bytes(const std::uint8_t* p) {
+  constexpr int kCount = kLanes<T>;
+  using U =
+      std::conditional_t<kCount == 2, std::uint16_t, std::conditional_t<kCount == 4, std::uint32_t, std::uint64_t>>;
+  using Words = typename WordsOf<U>::type;
+  U word;
+  __builtin_memcpy(&word, p, sizeof(U));
+  Words words = Words{} + word;
+  if constexpr (kCount == 16) {
+    __builtin_memcpy(&word, p + 8, sizeof(U));
+    for (std::size_t i = 1; i < STAPES_VECTOR_BYTES / sizeof(U); i += 2) words[i] = word;
+  }
+  return reinterpret_cast<Bytes>(words);
+}
+
+// Each lane filled with its byte. No byte leaves its group of 16: then it is one instruction.
+template <class T, std::size_t... k>
+[[gnu::always_inline]] inline Index<Vec<T>> spread_bytes(const std::uint8_t* p, std::index_sequence<k...>) {
+  const Bytes order{static_cast<std::uint8_t>(k / 16 * 16 + k / sizeof(T) % kLanes<T>)...};
+  return reinterpret_cast<Index<Vec<T>>>(__builtin_shuffle(repeat_bytes<T>(p), order));
+}
+
+template <class V, class T>
+[[gnu::always_inline]] inline auto is_place(const std::uint8_t* argmax, std::int64_t place, const T*) {
+  if constexpr (sizeof(V) == sizeof(T)) {
+    return *argmax == place;
+  } else {
+    const auto filled = static_cast<Index<T>>(static_cast<std::uint64_t>(place) * 0x0101010101010101u);
+    return spread_bytes<T>(argmax, std::make_index_sequence<STAPES_VECTOR_BYTES>()) == Index<V>{} + filled;
+  }
+}
+
+template <class T>
+struct PlacesOf {
+  typedef std::int32_t type __attribute__((vector_size(sizeof(std::int32_t) * kLanes<T>)));
+};
+
+template <class V, class T>
+[[gnu::always_inline]] inline auto is_place(const std::int32_t* argmax, std::int64_t place, const T*) {
+  if constexpr (sizeof(V) == sizeof(T)) {
+    return *argmax == place;
+  } else {
+    typename PlacesOf<T>::type places;
+    __builtin_memcpy(&places, argmax, sizeof(places));
+    return __builtin_convertvector(places, Index<V>) == Index<V>{} + static_cast<Index<T>>(place);
+  }
+}
+
+}  // namespace stapes::cpu::STAPES_ISA_NAME
