@@ -35,9 +35,9 @@ template <class T>
 
 // Each lane filled with its byte. No byte leaves its group of 16: then it is one instruction.
 template <class T, std::size_t... k>
-[[gnu::always_inline]] inline Index<Vec<T>> spread_bytes(const std::uint8_t* p, std::index_sequence<k...>) {
+[[gnu::always_inline]] inline Lanes<Vec<T>> spread_bytes(const std::uint8_t* p, std::index_sequence<k...>) {
   const Bytes order{static_cast<std::uint8_t>(k / 16 * 16 + k / sizeof(T) % kLanes<T>)...};
-  return reinterpret_cast<Index<Vec<T>>>(__builtin_shuffle(repeat_bytes<T>(p), order));
+  return reinterpret_cast<Lanes<Vec<T>>>(__builtin_shuffle(repeat_bytes<T>(p), order));
 }
 
 template <class V, class T>
@@ -45,8 +45,8 @@ template <class V, class T>
   if constexpr (sizeof(V) == sizeof(T)) {
     return *argmax == place;
   } else {
-    const auto filled = static_cast<Index<T>>(static_cast<std::uint64_t>(place) * 0x0101010101010101u);
-    return spread_bytes<T>(argmax, std::make_index_sequence<STAPES_VECTOR_BYTES>()) == Index<V>{} + filled;
+    const auto filled = static_cast<Lanes<T>>(static_cast<std::uint64_t>(place) * 0x0101010101010101u);
+    return spread_bytes<T>(argmax, std::make_index_sequence<STAPES_VECTOR_BYTES>()) == Lanes<V>{} + filled;
   }
 }
 
@@ -62,7 +62,7 @@ template <class V, class T>
   } else {
     typename PlacesOf<T>::type places;
     __builtin_memcpy(&places, argmax, sizeof(places));
-    return __builtin_convertvector(places, Index<V>) == Index<V>{} + static_cast<Index<T>>(place);
+    return __builtin_convertvector(places, Lanes<V>) == Lanes<V>{} + static_cast<Lanes<T>>(place);
   }
 }
 

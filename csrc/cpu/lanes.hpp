@@ -10,19 +10,19 @@ namespace stapes::cpu::STAPES_ISA_NAME {
 
 // Integers as wide as T, as many as V has lanes: what comparing two V gives.
 template <class V>
-struct IndexOf {
+struct LanesOf {
   using type = decltype(V{} == V{});
 };
 template <>
-struct IndexOf<float> {
+struct LanesOf<float> {
   using type = std::int32_t;
 };
 template <>
-struct IndexOf<double> {
+struct LanesOf<double> {
   using type = std::int64_t;
 };
 template <class V>
-using Index = typename IndexOf<V>::type;
+using Lanes = typename LanesOf<V>::type;
 
 template <class V, class T>
 [[gnu::always_inline]] inline V load_as(const T* p) {

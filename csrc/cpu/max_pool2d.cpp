@@ -36,20 +36,20 @@ template <class T, class A>
 [[gnu::always_inline]] inline void pool_window(const T* x, std::int64_t corner, std::int64_t row, std::int64_t C,
                                                Range r, Range s, std::int64_t kernel_w, T* y, A* argmax) {
   constexpr std::int64_t kBlock = 64;
-  alignas(64) Index<T> places[kBlock];
+  alignas(64) Lanes<T> places[kBlock];
   for (std::int64_t first = 0; first < C; first += kBlock) {
     const std::int64_t n = C - first < kBlock ? C - first : kBlock;
     for_channels<T>(n, [&]<class V>(V, std::int64_t c) {
       const T* at = x + corner + first + c;
       V best = load_as<V>(at + r.begin * row + s.begin * C);
-      Index<V> place = index_splat<Index<V>>(r.begin * kernel_w + s.begin);
+      Lanes<V> place = index_splat<Lanes<V>>(r.begin * kernel_w + s.begin);
       for (std::int64_t i = r.begin; i < r.end; ++i) {
         for (std::int64_t j = s.begin; j < s.end; ++j) {
           const V v = load_as<V>(at + i * row + j * C);
           const auto stays = v <= best;
           const auto take = (stays == 0) & (best == best);  // larger, or the first NaN
           best = take ? v : best;
-          place = take ? index_splat<Index<V>>(i * kernel_w + j) : place;
+          place = take ? index_splat<Lanes<V>>(i * kernel_w + j) : place;
         }
       }
       store_as(y + first + c, best);

@@ -4,45 +4,65 @@
 // C-contiguous rows; y may be x, and dx may be dy. Work: rows in parallel.
 // Numerics: the maximum is taken off first, so nothing overflows; sums in the input's dtype, in vectors of
 // partial sums. A row with NaN or +inf, or of -inf alone, becomes NaN. Both overwrite.
-#include <cmath>
-
 #include "core/dispatch.hpp"
-#include "cpu/lanes.hpp"
+#include "cpu/exp.hpp"
 #include "cpu/windows.hpp"
 #include "ops/kernels.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
 
-// f(i) for i in [0, n), summed in kLanes interleaved parts: what a vector would do, for any f.
-template <class T, class F>
-T sum_of(std::int64_t n, const F& f) {
-  Vec<T> parts{};
+template <class T>
+T largest(const T* x, std::int64_t n) {
+  T most = x[0];
   std::int64_t i = 0;
-  for (; i + kLanes<T> <= n; i += kLanes<T>) {
-    Vec<T> v{};
-    for (int j = 0; j < kLanes<T>; ++j) v[j] = f(i + j);
-    parts += v;
+  if (n >= kLanes<T>) {
+    Vec<T> mosts = load(x);
+    for (i = kLanes<T>; i + kLanes<T> <= n; i += kLanes<T>) {
+      const Vec<T> v = load(x + i);
+      mosts = v > mosts ? v : mosts;
+    }
+    for (int k = 0; k < kLanes<T>; ++k) most = mosts[k] > most ? mosts[k] : most;
   }
+  for (; i < n; ++i) most = x[i] > most ? x[i] : most;
+  return most;
+}
+
+// The lanes that are elements, added in their order.
+template <class T>
+T sum_of(Vec<T> v, int lanes) {
   T sum{};
-  for (int j = 0; j < kLanes<T>; ++j) sum += parts[j];
-  for (; i < n; ++i) sum += f(i);
+  for (int k = 0; k < lanes; ++k) sum += v[k];
   return sum;
 }
 
 template <class T>
 void fwd_row(const T* x, T* y, std::int64_t n) {
-  T most = x[0];
-  for (std::int64_t i = 1; i < n; ++i) most = x[i] > most ? x[i] : most;
-  for (std::int64_t i = 0; i < n; ++i) y[i] = std::exp(x[i] - most);
-  const T sum = sum_of<T>(n, [=](std::int64_t i) { return y[i]; });
-  for (std::int64_t i = 0; i < n; ++i) y[i] /= sum;
+  const T most = largest(x, n);
+  Vec<T> sums{};
+  std::int64_t i = 0;
+  for (; i + kLanes<T> <= n; i += kLanes<T>) {
+    const Vec<T> e = exp_of_negative<T>(load(x + i) - most);
+    store(y + i, e);
+    sums += e;
+  }
+  T sum = sum_of<T>(sums, kLanes<T>);
+  if (const int rest = static_cast<int>(n - i); rest > 0) {
+    const Vec<T> e = exp_of_negative<T>(load_part(x + i, rest) - most);
+    store_part(y + i, e, rest);
+    sum += sum_of<T>(e, rest);
+  }
+  for (i = 0; i < n; ++i) y[i] /= sum;
 }
 
 template <class T>
 void bwd_row(const T* dy, const T* y, T* dx, std::int64_t n) {
-  const T dot = sum_of<T>(n, [=](std::int64_t i) { return dy[i] * y[i]; });
-  for (std::int64_t i = 0; i < n; ++i) dx[i] = y[i] * (dy[i] - dot);
+  Vec<T> dots{};
+  std::int64_t i = 0;
+  for (; i + kLanes<T> <= n; i += kLanes<T>) dots += load(dy + i) * load(y + i);
+  T dot = sum_of<T>(dots, kLanes<T>);
+  for (; i < n; ++i) dot += dy[i] * y[i];
+  for (i = 0; i < n; ++i) dx[i] = y[i] * (dy[i] - dot);
 }
 
 template <class F>
