@@ -19,7 +19,7 @@ def inputs(shape, random, dtype):
 def test_training(ops, dtype, shape, random):
     x, gamma, beta, *running = inputs(shape, random, dtype)
     count = x.size // shape[-1]
-    want_running = [np.float64(r) for r in running]
+    want_running = [r.astype(np.float64) for r in running]
     want = reference.batch_norm2d_fwd(x, gamma, beta, *want_running, training=True, momentum=0.3)
     got = ops.batch_norm2d_fwd(x, gamma, beta, *running, training=True, momentum=0.3)
     scale = max(1, np.abs(want[2]).max()) * 4

@@ -15,6 +15,16 @@ Array: TypeAlias = Any
 
 _DLPACK_CPU, _DLPACK_CUDA = 1, 2
 
+_DTYPES = frozenset(
+    np.dtype(t) for t in ("float32", "float64", "float16", "int32", "int64", "uint8")
+)
+
+
+def _check_dtype(op: str, name: str, x: Array) -> None:
+    """Refuse dtypes that no operator knows; which of the others fit is the operator's to check."""
+    if x.dtype not in _DTYPES and x.dtype.name != "bfloat16":
+        raise TypeError(f"{op}: {name} has dtype {x.dtype}, which no operator takes")
+
 
 def is_cupy(x: object) -> bool:
     """Tell whether ``x`` is a CuPy array, without importing CuPy."""
@@ -30,25 +40,28 @@ def array_module(x: Array) -> ModuleType:
     return np
 
 
-def as_input(op: str, name: str, x: Array) -> Array:
+def as_input(op: str, name: str, x: Array, *, converted: bool = False) -> Array:
     """Return ``x`` as a C-contiguous, aligned array; it is copied only where it is not one already.
 
-    Other libraries' arrays (torch tensors, ...) come in through DLPack, without a copy.
+    Other libraries' arrays (torch tensors, ...) come in through DLPack, without a copy. Any dtype
+    passes where the caller says that it is ``converted`` before an operator sees it.
 
     Raises
     ------
     TypeError
-        If ``x`` is no array.
+        If ``x`` is no array, or of a dtype that no operator takes.
     """
+    if not converted and (isinstance(x, np.ndarray) or is_cupy(x)):
+        _check_dtype(op, name, x)
     if isinstance(x, np.ndarray):
         flags = x.flags
         return x if flags.c_contiguous and flags.aligned else np.array(x, order="C")
     if is_cupy(x):
         return x if x.flags.c_contiguous else array_module(x).ascontiguousarray(x)
     if isinstance(x, np.generic):
-        return np.asarray(x)
+        return as_input(op, name, np.asarray(x), converted=converted)
     if hasattr(x, "__dlpack__"):
-        return as_input(op, name, _from_dlpack(op, name, x))
+        return as_input(op, name, _from_dlpack(op, name, x), converted=converted)
     raise TypeError(f"{op}: {name} must be a NumPy or CuPy array, got {type(x).__name__}")
 
 
@@ -82,6 +95,7 @@ def output(
         return array_module(like).empty(shape, dtype=like.dtype if dtype is None else dtype)
     if not isinstance(out, np.ndarray) and not is_cupy(out):
         raise TypeError(f"{op}: {name} must be a NumPy or CuPy array, got {type(out).__name__}")
+    _check_dtype(op, name, out)
     if not out.flags.c_contiguous or (isinstance(out, np.ndarray) and not out.flags.aligned):
         raise ValueError(
             f"{op}: {name} must be C-contiguous and aligned, got strides {out.strides}"

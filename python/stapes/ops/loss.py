@@ -69,10 +69,10 @@ def cross_entropy_fwd(
     """
     op = "cross_entropy_fwd"
     logits = as_input(op, "logits", logits)
-    target = _target(op, logits, as_input(op, "target", target))
+    target = _target(op, logits, as_input(op, "target", target, converted=True))
     wide = wide_dtype(logits)
     if weight is not None:
-        weight = _converted(op, "weight", as_input(op, "weight", weight), wide)
+        weight = _converted(op, "weight", as_input(op, "weight", weight, converted=True), wide)
     loss, saved = outputs(op, out, 2)
     loss = output(op, "out[0] (loss)", loss, logits, (), wide)
     saved = output(op, "out[1] (saved)", saved, logits, logits.shape)

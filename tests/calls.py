@@ -1,0 +1,201 @@
+"""One good call, or a few, of every operator: for what all of them owe their caller alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import reference
+from devices import UPDATED
+from numerics import Random
+
+
+@dataclass(frozen=True)
+class Call:
+    """``getattr(ops, op)(*args, **kwargs)``."""
+
+    op: str
+    args: tuple | Callable  # or a function from the operators to the arguments
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+    in_place: tuple[int, ...] = ()  # positions of the arguments that out may be exactly
+
+    def arguments(self, ops):
+        """Fresh copies of the arguments."""
+        if callable(self.args):
+            return list(self.args(ops))
+        return [copied(a) for a in self.args]
+
+    def __call__(self, ops, args=None, **more):
+        args = self.arguments(ops) if args is None else args
+        return getattr(ops, self.op)(*args, **self.kwargs, **more)
+
+    def results(self, ops, args=None, **more):
+        """All arrays that come out, those updated in place included."""
+        args = self.arguments(ops) if args is None else args
+        result = self(ops, args, **more)
+        out = list(result) if isinstance(result, tuple) else [result]
+        if self.op == "cross_entropy_fwd":
+            out = out[:1]
+        for i in self.updated:
+            out += args[i] if isinstance(args[i], list) else [args[i]]
+        return [y for y in out if y is not None]
+
+    @property
+    def updated(self):
+        """Positions of the arguments that it updates in place."""
+        return UPDATED.get(self.op, ()) if self.note != "evaluation" else ()
+
+    @property
+    def gives_tuple(self):
+        return self.op in GIVES_TUPLE
+
+    def __str__(self):
+        return self.op + (f"-{self.note}" if self.note else "")
+
+
+GIVES_TUPLE = {
+    "conv2d_relu_max_pool2d_fwd",
+    "conv2d_relu_max_pool2d_bwd",
+    "max_pool2d_fwd",
+    "batch_norm2d_fwd",
+    "batch_norm2d_bwd",
+    "cross_entropy_fwd",
+}
+
+
+def copied(a):
+    if isinstance(a, list):
+        return [x.copy() for x in a]
+    return a.copy() if isinstance(a, np.ndarray) else a
+
+
+def calls(dtype, big=False):
+    """Every operator at least once; ``big`` is big enough to be split between threads."""
+    draw = Random(0)
+
+    def normal(*shape):
+        return draw.normal(shape, dtype)
+
+    return [
+        *conv_calls(normal, big),
+        *pool_calls(normal, big),
+        *elementwise_calls(normal, big),
+        *dense_calls(normal, big),
+        *batch_norm_calls(normal, big),
+        *loss_calls(normal, draw, big),
+        *step_calls(normal, big),
+    ]
+
+
+def conv_calls(normal, big):
+    n, size = (5, 24) if big else (2, 5)
+    kinds = {
+        "": ((n, size, size, 16), (24, 3, 3, 16), {"padding": 1}),
+        "one_image": ((1, 2 * size, size, 16), (24, 3, 3, 16), {"padding": 1}),
+        "first": ((n, 2 * size, size, 1), (16, 3, 3, 1), {"padding": 1}),
+        "1x1": ((n, size, size, 16), (32, 1, 1, 16), {}),
+        "stride2": ((n, size + 1, size, 8), (17, 3, 3, 8), {"stride": 2, "padding": "same"}),
+        "grouped": ((n, size, size, 16), (16, 3, 3, 4), {"padding": 1, "groups": 4}),
+        "depthwise": ((n, size, size, 32), (32, 3, 3, 1), {"padding": 1, "groups": 32}),
+        "dilated": ((n, size, size, 8), (8, 3, 3, 8), {"padding": 2, "dilation": 2}),
+    }
+    for note, (x_shape, w_shape, o) in kinds.items():
+        x, w, b = normal(*x_shape), normal(*w_shape), normal(w_shape[0])
+        dy = normal(*reference.conv2d_fwd(x, w, **o).shape)
+        yield Call("conv2d_fwd", (x, w, b), o, note)
+        yield Call("conv2d_dgrad", (dy, w, x_shape), o, note)
+        yield Call("conv2d_wgrad", (dy, x, w_shape), o, note)
+        if "groups" not in o and "dilation" not in o:
+            _, argmax = reference.conv2d_relu_max_pool2d_fwd(x, w, b, **o)
+            dy = normal(*argmax.shape)
+            yield Call("conv2d_relu_max_pool2d_fwd", (x, w, b), o, note)
+            yield Call("conv2d_relu_max_pool2d_bwd", (dy, argmax, x, w), o, note)
+    yield Call("conv2d_bgrad", (normal(n, size, size, 19),))
+
+    x, w, b = normal(n, size, size, 16), normal(16, 4, 4, 12), normal(12)
+    o = {"stride": 2, "padding": 1}
+    dy = normal(n, 2 * size, 2 * size, 12)
+    yield Call("conv_transpose2d_fwd", (x, w, b), o)
+    yield Call("conv_transpose2d_dgrad", (dy, w, x.shape), o)
+    yield Call("conv_transpose2d_wgrad", (dy, x, w.shape), o)
+
+
+def pool_calls(normal, big):
+    n, size = (8, 48) if big else (2, 6)
+    x = normal(n, size, size, 16)
+    for note, kernel, o in [("", 2, {}), ("overlapping", 3, {"stride": 2, "padding": 1})]:
+        y, argmax = reference.max_pool2d_fwd(x, kernel, **o)
+        dy = normal(*y.shape)
+        yield Call("max_pool2d_fwd", (x, kernel), o, note)
+        yield Call("max_pool2d_bwd", (dy, argmax, x.shape, kernel), o, note)
+        yield Call("avg_pool2d_fwd", (x, kernel), o, note)
+        yield Call("avg_pool2d_bwd", (dy, x.shape, kernel), o, note)
+    yield Call("global_avg_pool2d_fwd", (x,))
+    yield Call("global_avg_pool2d_bwd", (normal(n, 16), x.shape))
+    yield Call("upsample2d_fwd", (x, (2, 3)))
+    yield Call("upsample2d_bwd", (x, (2, 3)))
+
+
+def elementwise_calls(normal, big):
+    shape = (257, 1031) if big else (3, 5)
+    x, dy = normal(*shape), normal(*shape)
+    o = {"seed": 11, "offset": 3}
+    yield Call("relu_fwd", (x,), in_place=(0,))
+    yield Call("relu_bwd", (dy, np.maximum(x, 0)), in_place=(0,))
+    yield Call("dropout_fwd", (x, 0.3), o, in_place=(0,))
+    yield Call("dropout_bwd", (dy, 0.3), o, in_place=(0,))
+    y = reference.softmax_fwd(x).astype(x.dtype)
+    yield Call("softmax_fwd", (x,), in_place=(0,))
+    yield Call("softmax_bwd", (dy, y), in_place=(0,))
+
+
+def dense_calls(normal, big):
+    n, c, k = (67, 1030, 259) if big else (3, 5, 7)
+    x, w, b, dy = normal(n, c), normal(k, c), normal(k), normal(n, k)
+    yield Call("linear_fwd", (x, w, b))
+    yield Call("linear_fwd", (x[:1], w, b), note="one_row")
+    yield Call("linear_dgrad", (dy, w))
+    yield Call("linear_wgrad", (dy, x))
+    yield Call("linear_bgrad", (dy,))
+
+
+def batch_norm_calls(normal, big):
+    c = 19
+    shape = (9, 40, 40, c) if big else (2, 3, 4, c)
+    x, dy, gamma, beta, mean = normal(*shape), normal(*shape), normal(c), normal(c), normal(c)
+    var = normal(c) ** 2 + gamma.dtype.type(0.5)
+    for training in (True, False):
+        note = "training" if training else "evaluation"
+        o = {"training": training}
+        yield Call("batch_norm2d_fwd", (x, gamma, beta, mean, var), o, note)
+        yield Call("batch_norm2d_bwd", (dy, x, gamma, mean, var), o, note)
+
+
+def loss_calls(normal, draw, big):
+    n, classes = (4099, 37) if big else (6, 5)
+    logits, y, t = normal(n, classes), normal(n, classes), normal(n, classes)
+    ids = draw.integers(n, np.int64, low=0, high=classes - 1)
+    probabilities = reference.softmax_fwd(t).astype(t.dtype)
+    for note, target in [("ids", ids), ("probabilities", probabilities)]:
+        yield Call("cross_entropy_fwd", (logits, target), {"label_smoothing": 0.1}, note)
+        yield Call(
+            "cross_entropy_bwd",
+            lambda ops, target=target: (ops.cross_entropy_fwd(logits.copy(), target.copy())[1],),
+            {"scale": 2.0},
+            note,
+        )
+    yield Call("mse_fwd", (y, t))
+    yield Call("mse_bwd", (y, t))
+
+
+def step_calls(normal, big):
+    shapes = [(64, 3, 3, 32), (64,), (64, 4096), (1,)] if big else [(3, 4), (5,), (1,)]
+    params, grads, m = ([normal(*s) for s in shapes] for _ in range(3))
+    v = [normal(*s) ** 2 for s in shapes]
+    o = {"lr": 0.1, "weight_decay": 0.01}
+    yield Call("sgd_step", (params, grads, m), {**o, "momentum": 0.9, "nesterov": True})
+    yield Call("adam_step", (params, grads, m, v, 3), {**o, "betas": (0.9, 0.999), "eps": 1e-8})

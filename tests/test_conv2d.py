@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import reference
+from numerics import Random, assert_adjoint, assert_close, assert_exact
+from shapes import CONV_CASES, ConvCase
+
+
+def inputs(case, draw, dtype):
+    """x, w, b, and a dy of the output's shape."""
+    x, w, b = draw(case.x, dtype), draw(case.w, dtype), draw(case.w[0], dtype)
+    windows = reference.windows.Windows(
+        case.x[1:3], case.w[1:3], case.stride, case.padding, case.dilation
+    )
+    return x, w, b, draw((case.x[0], *windows.output_size, case.w[0]), dtype)
+
+
+def check(case, ops, dtype, draw, compare):
+    x, w, b, dy = inputs(case, draw, dtype)
+    o = case.options
+    taps = case.w[1] * case.w[2]
+    compare(ops.conv2d_fwd(x, w, b, **o), reference.conv2d_fwd(x, w, b, **o), taps * case.w[3])
+    compare(
+        ops.conv2d_dgrad(dy, w, x.shape, **o),
+        reference.conv2d_dgrad(dy, w, x.shape, **o),
+        taps * case.w[0] // case.groups,
+    )
+    pixels = dy.size // case.w[0]
+    compare(
+        ops.conv2d_wgrad(dy, x, w.shape, **o),
+        reference.conv2d_wgrad(dy, x, w.shape, **o),
+        pixels,
+    )
+    compare(ops.conv2d_bgrad(dy), reference.conv2d_bgrad(dy), pixels)
+
+
+@pytest.mark.parametrize("case", CONV_CASES, ids=str)
+def test_exact(ops, dtype, case, random):
+    check(case, ops, dtype, random.integers, lambda got, want, _: assert_exact(got, want, dtype))
+
+
+@pytest.mark.parametrize("case", CONV_CASES, ids=str)
+def test_random(ops, dtype, case, random):
+    def compare(got, want, length):
+        assert got.dtype == dtype
+        assert_close(got, want, length=length)
+
+    check(case, ops, dtype, random.normal, compare)
+
+
+@pytest.mark.parametrize("case", CONV_CASES, ids=str)
+def test_bias_and_activation(ops, dtype, case, random):
+    x, w, b, _ = inputs(case, random.integers, dtype)
+    for bias in (None, b):
+        want = reference.conv2d_fwd(x, w, bias, **case.options)
+        assert_exact(ops.conv2d_fwd(x, w, bias, **case.options), want, dtype)
+        got = ops.conv2d_fwd(x, w, bias, **case.options, activation="relu")
+        assert_exact(got, np.maximum(want, 0), dtype)
+
+
+BIG_CASES = [
+    ConvCase("first_c1", (8, 64, 64, 1), (32, 3, 3, 1), padding="same"),
+    ConvCase("first_c3", (8, 64, 64, 3), (32, 3, 3, 3), padding="same"),
+    ConvCase("conv2", (8, 32, 32, 32), (64, 3, 3, 32), padding="same"),
+    ConvCase("deep", (4, 8, 8, 256), (256, 3, 3, 256), padding="same"),
+    ConvCase("1x1", (8, 32, 32, 64), (128, 1, 1, 64)),
+    ConvCase("5x5_stride2", (8, 31, 33, 16), (24, 5, 5, 16), stride=2, padding=2),
+    ConvCase("dilated", (8, 32, 31, 16), (32, 3, 3, 16), padding=4, dilation=4),
+    ConvCase("grouped", (8, 32, 32, 64), (64, 3, 3, 8), padding=1, groups=8),
+    ConvCase("depthwise", (8, 32, 32, 96), (96, 3, 3, 1), padding=1, groups=96),
+    ConvCase("depthwise_stride2", (8, 33, 32, 96), (96, 3, 3, 1), 2, "same", 1, 96),
+    ConvCase("1d_1x80_stride4", (4, 1, 16000, 1), (32, 1, 80, 1), stride=(1, 4)),
+]
+
+
+@pytest.mark.parametrize("case", BIG_CASES, ids=str)
+def test_adjoint(ops, dtype, case, random):
+    x, w, _, dy = inputs(case, random.normal, dtype)
+    y = ops.conv2d_fwd(x, w, **case.options)
+    dx = ops.conv2d_dgrad(dy, w, x.shape, **case.options)
+    dw = ops.conv2d_wgrad(dy, x, w.shape, **case.options)
+    assert_adjoint((dy, y), (dx, x), (dw, w))
+
+
+@st.composite
+def conv_cases(draw):
+    small = st.integers(1, 4)
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3, 4]))
+    depthwise = draw(st.booleans()) and groups > 1
+    c = 1 if depthwise else draw(st.sampled_from([1, 2, 3, 4, 7, 8, 9, 16]))
+    k = groups * draw(st.sampled_from([1, 2, 3, 4, 7, 8, 9, 16]))
+    r, s = draw(small), draw(small)
+    h, w = draw(st.integers(1, 10)), draw(st.integers(1, 10))
+    pad = st.integers(0, 4)
+    padding = draw(
+        st.one_of(
+            st.sampled_from(["same", "valid"]),
+            pad,
+            st.tuples(pad, pad),
+            st.tuples(st.tuples(pad, pad), st.tuples(pad, pad)),
+        )
+    )
+    stride = draw(st.one_of(st.integers(1, 3), st.tuples(small, small)))
+    dilation = draw(st.one_of(st.integers(1, 3), st.tuples(small, small)))
+    windows = reference.windows.Windows((h, w), (r, s), stride, padding, dilation)
+    assume(min(windows.output_size) >= 1)
+    x = (draw(st.integers(0, 3)), h, w, groups * c)
+    return ConvCase("drawn", x, (k, r, s, c), stride, padding, dilation, groups)
+
+
+@given(case=conv_cases(), seed=st.integers(0, 1000))
+def test_drawn(ops, dtype, case, seed):
+    draw = Random(seed).integers
+    check(case, ops, dtype, draw, lambda got, want, _: assert_exact(got, want, dtype))
+
+
+SEPARATE_CASES = [c for c in CONV_CASES if c.x[0] > 1 and c.w[0] > 1]
+
+
+@pytest.mark.parametrize("case", SEPARATE_CASES, ids=str)
+def test_nan_stays_in_its_image_and_channel(ops, dtype, case, random):
+    x, w, b, dy = inputs(case, random.normal, dtype)
+    o = case.options
+    clean = ops.conv2d_fwd(x, w, b, **o)
+    dirty_w = w.copy()
+    dirty_w[-1] = np.nan
+    y = ops.conv2d_fwd(x, dirty_w, b, **o)
+    assert_exact(y[..., :-1], clean[..., :-1], dtype)
+
+    clean_dx = ops.conv2d_dgrad(dy, w, x.shape, **o)
+    dirty_x, dirty_dy = x.copy(), dy.copy()
+    dirty_x[-1], dirty_dy[-1] = np.nan, np.nan
+    assert_exact(ops.conv2d_fwd(dirty_x, w, b, **o)[:-1], clean[:-1], dtype)
+    assert_exact(ops.conv2d_dgrad(dirty_dy, w, x.shape, **o)[:-1], clean_dx[:-1], dtype)
+
+    dirty_dy = dy.copy()
+    dirty_dy[..., 0] = np.nan
+    dw = ops.conv2d_wgrad(dirty_dy, x, w.shape, **o)
+    assert_exact(dw[1:], ops.conv2d_wgrad(dy, x, w.shape, **o)[1:], dtype)
+
+
+def test_bgrad_of_nothing(ops, dtype):
+    assert_exact(ops.conv2d_bgrad(np.zeros((0, 4, 4, 3), dtype)), np.zeros(3), dtype)
+
+
+def test_linear_is_a_1x1_convolution(ops, dtype, random):
+    x, w = random.integers((6, 19), dtype), random.integers((9, 19), dtype)
+    y = ops.conv2d_fwd(x[:, None, None, :], w[:, None, None, :])
+    assert_exact(y[:, 0, 0], ops.linear_fwd(x, w), dtype)

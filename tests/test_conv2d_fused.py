@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import reference
+from numerics import Random, assert_adjoint, assert_close, assert_exact
+from shapes import FUSED_CASES, FusedCase
+
+DEAD = reference.pool.DEAD
+
+
+def inputs(case, draw, dtype):
+    return draw(case.x, dtype), draw(case.w, dtype), draw(case.w[0], dtype)
+
+
+def check_exact(ops, dtype, case, draw):
+    x, w, b = inputs(case, draw, dtype)
+    o = case.fused_options
+    for bias in (b, None):
+        y, argmax = ops.conv2d_relu_max_pool2d_fwd(x, w, bias, **o)
+        want_y, want_argmax = reference.conv2d_relu_max_pool2d_fwd(x, w, bias, **o)
+        assert_exact(y, want_y, dtype)
+        assert_exact(argmax, want_argmax, np.uint8)
+    dy = draw(y.shape, dtype)
+    got = ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **o)
+    want = reference.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **o)
+    for name, a, b in zip(("dx", "dw", "db"), got, want, strict=True):
+        assert_exact(a, b, dtype), name
+    none, *without_dx = ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **o, need_dx=False)
+    assert none is None
+    for a, b in zip(without_dx, want[1:], strict=True):
+        assert_exact(a, b, dtype)
+
+
+@pytest.mark.parametrize("case", FUSED_CASES, ids=str)
+def test_exact(ops, dtype, case, random):
+    check_exact(ops, dtype, case, random.integers)
+
+
+@pytest.mark.parametrize("case", FUSED_CASES, ids=str)
+def test_random(ops, dtype, case, random):
+    x, w, b = inputs(case, random.normal, dtype)
+    o = case.fused_options
+    y, argmax = ops.conv2d_relu_max_pool2d_fwd(x, w, b, **o)
+    want, _ = reference.conv2d_relu_max_pool2d_fwd(x, w, b, **o)
+    length = int(np.prod(case.w[1:]))
+    assert_close(y, want, length=length)
+    np.testing.assert_array_equal(argmax == DEAD, y == 0)
+
+    # Values may round to the same or change places: the chosen one is as good as the largest.
+    z = reference.conv2d_fwd(x, w, b, **case.dense_options)
+    chosen = reference.max_pool2d_bwd(np.ones(y.shape), argmax, z.shape, case.pool)
+    at_chosen = reference.avg_pool2d_fwd(np.where(chosen > 0, z, 0), case.pool)
+    assert_close(y, at_chosen * np.prod(reference.windows.pair(case.pool)), length=length)
+
+    dy = random.normal(y.shape, dtype)
+    got = ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **o)
+    want = reference.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **o)
+    lengths = (int(np.prod(case.w[:3])), max(dy.size // case.w[0], 1), dy.size // case.w[0])
+    for a, b, length in zip(got, want, lengths, strict=True):
+        assert a.dtype == dtype
+        assert_close(a, b, length=length)
+
+
+@pytest.mark.parametrize("case", FUSED_CASES, ids=str)
+def test_equals_the_operators_it_fuses(ops, dtype, case, random):
+    x, w, b = inputs(case, random.integers, dtype)
+    z = ops.conv2d_fwd(x, w, b, **case.dense_options, activation="relu")
+    want, place = ops.max_pool2d_fwd(z, case.pool)
+    y, argmax = ops.conv2d_relu_max_pool2d_fwd(x, w, b, **case.fused_options)
+    assert_exact(y, want, dtype)
+    alive = argmax != DEAD
+    np.testing.assert_array_equal(argmax[alive], place[alive])
+
+    # The pooling's own backward reads the dead mark in the same way.
+    dy = random.integers(y.shape, dtype)
+    dz = ops.max_pool2d_bwd(dy, argmax, z.shape, case.pool)
+    dx, dw, db = ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **case.fused_options)
+    assert_exact(dx, ops.conv2d_dgrad(dz, w, x.shape, **case.dense_options), dtype)
+    assert_exact(dw, ops.conv2d_wgrad(dz, x, w.shape, **case.dense_options), dtype)
+    assert_exact(db, ops.conv2d_bgrad(dz), dtype)
+
+
+BIG_CASES = [
+    FusedCase("first_c1", (8, 64, 64, 1), (32, 3, 3, 1), padding="same"),
+    FusedCase("first_c3", (8, 64, 64, 3), (32, 3, 3, 3), padding="same"),
+    FusedCase("conv2", (8, 32, 32, 32), (64, 3, 3, 32), padding="same"),
+    FusedCase("odd", (4, 31, 29, 33), (65, 3, 3, 33), padding=1),
+]
+
+
+@pytest.mark.parametrize("case", BIG_CASES, ids=str)
+def test_adjoint(ops, dtype, case, random):
+    x, w, b = inputs(case, random.normal, dtype)
+    y, argmax = ops.conv2d_relu_max_pool2d_fwd(x, w, b, **case.fused_options)
+    dy = random.normal(y.shape, dtype)
+    dx, dw, db = ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **case.fused_options)
+    # Where the choice of maxima is fixed, y is linear in (x) and in (w); the bias takes its share.
+    without_bias = np.where(argmax == DEAD, 0, y - b)
+    assert_adjoint((dy, without_bias), (dx, x), (dw, w))
+    assert_adjoint((dy, np.where(argmax == DEAD, 0, np.broadcast_to(b, y.shape))), (db, b))
+
+
+@st.composite
+def fused_cases(draw):
+    small = st.integers(1, 3)
+    x = (draw(st.integers(0, 3)), draw(st.integers(1, 11)), draw(st.integers(1, 11)))
+    c, k = draw(st.sampled_from([1, 2, 3, 5, 8])), draw(st.sampled_from([1, 3, 8, 9, 16, 20]))
+    kernel = draw(st.tuples(small, small))
+    padding = draw(st.one_of(st.sampled_from(["same", "valid"]), st.integers(0, 3)))
+    stride = draw(small)
+    pool = draw(st.one_of(st.just(2), small, st.tuples(small, small)))
+    windows = reference.windows.Windows(x[1:], kernel, stride, padding)
+    assume(min(windows.output_size) >= 1)
+    pooled = reference.windows.Windows(windows.output_size, pool, pool)
+    assume(min(pooled.output_size) >= 1)
+    return FusedCase("drawn", (*x, c), (k, *kernel, c), stride, padding, pool=pool)
+
+
+@given(case=fused_cases(), seed=st.integers(0, 1000))
+def test_drawn(ops, dtype, case, seed):
+    check_exact(ops, dtype, case, Random(seed).integers)
+
+
+def identity(dtype):
+    return np.ones((1, 1, 1, 1), dtype)
+
+
+def test_dead_where_the_largest_is_not_above_zero(ops, dtype):
+    x = np.array([[-1, -2, 0, -3], [-4, -5, -6, 0], [-1, 2, 3, 3], [2, -1, 0, 3]], dtype)
+    y, argmax = ops.conv2d_relu_max_pool2d_fwd(x[None, :, :, None], identity(dtype))
+    assert_exact(y[0, :, :, 0], [[0, 0], [2, 3]], dtype)
+    assert_exact(argmax[0, :, :, 0], [[DEAD, DEAD], [1, 0]], np.uint8)
+
+
+def test_nan_is_never_dead(ops, dtype):
+    nan = np.nan
+    x = np.array([[-1, nan, nan, -3], [nan, -5, 9, nan]], dtype)
+    y, argmax = ops.conv2d_relu_max_pool2d_fwd(x[None, :, :, None], identity(dtype))
+    assert_exact(y[0, :, :, 0], [[nan, nan]], dtype)
+    assert_exact(argmax[0, :, :, 0], [[1, 0]], np.uint8)
+
+
+def test_everything_dead_gives_zero_gradients(ops, dtype, random):
+    x, w = random.normal((2, 8, 8, 4), dtype), random.normal((8, 3, 3, 4), dtype)
+    dy, argmax = random.normal((2, 4, 4, 8), dtype), np.full((2, 4, 4, 8), DEAD, np.uint8)
+    for gradient in ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, padding=1):
+        assert_exact(gradient, np.zeros(gradient.shape), dtype)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import reference
+from numerics import Random, assert_adjoint, assert_close, assert_exact
+from shapes import TAILS
+
+# (N, in, out)
+CASES = [
+    (1, 1, 1),
+    (2, 8, 16),
+    (32, 64, 10),
+    (7, 300, 33),
+    (5, 4, 200),
+    (1, 1000, 8),
+    (0, 5, 3),
+    *((n, c, k) for n, c, k in zip(TAILS, TAILS[::-1], (5, 1, 33, 3, 17, 7), strict=True)),
+]
+
+
+def check(ops, dtype, sizes, draw, compare):
+    n, c, k = sizes
+    x, w, b, dy = draw((n, c), dtype), draw((k, c), dtype), draw(k, dtype), draw((n, k), dtype)
+    for bias in (None, b):
+        want = reference.linear_fwd(x, w, bias)
+        compare(ops.linear_fwd(x, w, bias), want, c)
+        compare(ops.linear_fwd(x, w, bias, activation="relu"), np.maximum(want, 0), c)
+    compare(ops.linear_dgrad(dy, w), reference.linear_dgrad(dy, w), k)
+    compare(ops.linear_wgrad(dy, x), reference.linear_wgrad(dy, x), n)
+    compare(ops.linear_bgrad(dy), reference.linear_bgrad(dy), n)
+
+
+@pytest.mark.parametrize("sizes", CASES, ids=str)
+def test_exact(ops, dtype, sizes, random):
+    check(ops, dtype, sizes, random.integers, lambda got, want, _: assert_exact(got, want, dtype))
+
+
+@pytest.mark.parametrize("sizes", CASES, ids=str)
+def test_random(ops, dtype, sizes, random):
+    def compare(got, want, length):
+        assert got.dtype == dtype
+        assert_close(got, want, length=length)
+
+    check(ops, dtype, sizes, random.normal, compare)
+
+
+def test_adjoint(ops, dtype, random):
+    x, w, dy = (random.normal(s, dtype) for s in [(64, 4096), (130, 4096), (64, 130)])
+    y, dx, dw = ops.linear_fwd(x, w), ops.linear_dgrad(dy, w), ops.linear_wgrad(dy, x)
+    assert_adjoint((dy, y), (dx, x), (dw, w))
+
+
+@given(
+    sizes=st.tuples(st.integers(0, 20), st.integers(1, 40), st.integers(1, 40)),
+    seed=st.integers(0, 1000),
+)
+def test_drawn(ops, dtype, sizes, seed):
+    draw = Random(seed).integers
+    check(ops, dtype, sizes, draw, lambda got, want, _: assert_exact(got, want, dtype))
