@@ -119,7 +119,7 @@ class Targets:
             )
         if y.dtype.kind == "f":
             raise TypeError(f"y must be integers where it is class ids {y.shape}, got {y.dtype}")
-        wrong = ((y < 0) & (y != self.ignored)) | (y >= classes)
+        wrong = ((y < 0) | (y >= classes)) & (y != self.ignored)
         if wrong.any():
             at = int(wrong.argmax())
             raise ValueError(

@@ -1,0 +1,206 @@
+import numpy as np
+import pytest
+
+import stapes
+from networks import dense, images, mixed, seed_like
+from stapes import nn
+from stapes.optim import SGD
+from stapes.train.plan import Plan
+
+
+def stages(*layers, fuse=True, probabilities=False):
+    plan = Plan(nn.Sequential(*layers), fuse=fuse, probabilities=probabilities)
+    return [type(stage).__name__ for stage in plan.stages]
+
+
+def conv(**kwargs):
+    return nn.Conv2d(None, 4, 3, **kwargs)
+
+
+def test_what_is_fused():
+    assert stages(conv(), nn.ReLU(), nn.MaxPool2d(2)) == ["_RectifiedPooled"]
+    assert stages(conv(stride=2, padding=1), nn.ReLU(), nn.MaxPool2d((2, 3))) == ["_RectifiedPooled"]
+    assert stages(conv(), nn.ReLU()) == ["_Rectified"]
+    assert stages(nn.Linear(None, 2), nn.ReLU(), nn.Linear(None, 2)) == ["_Rectified", "Linear"]
+    assert stages(nn.Sequential(conv(), nn.ReLU()), nn.MaxPool2d(2)) == ["_RectifiedPooled"]
+    assert stages(conv(), nn.ReLU(), nn.MaxPool2d(2), fuse=False) == ["Conv2d", "ReLU", "MaxPool2d"]
+
+
+@pytest.mark.parametrize(
+    ("first", "pool"),
+    [
+        (conv(dilation=2), nn.MaxPool2d(2)),
+        (nn.Conv2d(4, 4, 3, groups=2), nn.MaxPool2d(2)),
+        (conv(), nn.MaxPool2d(2, stride=1)),
+        (conv(), nn.MaxPool2d(2, padding=1)),
+        (conv(), nn.MaxPool2d(16)),
+        (conv(), nn.AvgPool2d(2)),
+    ],
+)
+def test_what_the_fused_kernel_does_not_do(first, pool):
+    assert stages(first, nn.ReLU(), pool) == ["_Rectified", type(pool).__name__]
+
+
+def test_a_final_softmax_is_left_out_where_probabilities_are_asked_for():
+    assert stages(nn.Linear(None, 2), nn.Softmax(), probabilities=True) == ["Linear"]
+    assert stages(nn.Linear(None, 2), nn.Softmax()) == ["Linear", "Softmax"]
+
+
+@pytest.mark.parametrize("make", [seed_like, mixed])
+@pytest.mark.parametrize(("precision", "rtol"), [("fp32", 1e-4), ("fp64", 1e-12)])
+def test_fused_training_equals_layer_by_layer(make, precision, rtol):
+    x, y = images()
+    models = [make(), make()]
+    for fuse, model in zip((True, False), models, strict=True):
+        model.compile(SGD(0.05, momentum=0.9), fuse=fuse, precision=precision)
+        model.fit(x, y, epochs=3, batch_size=16, progress=False)
+    fused, plain = (m.state_dict() for m in models)
+    for name, value in plain.items():
+        assert value.dtype == {"fp32": np.float32, "fp64": np.float64}[precision]
+        error = np.linalg.norm(fused[name] - value) / np.linalg.norm(value)
+        assert error < rtol, name
+    np.testing.assert_allclose(models[0].predict(x), models[1].predict(x), rtol=10 * rtol)
+    for a, b in zip(models[0].history.history["loss"], models[1].history.history["loss"], strict=True):
+        assert a == pytest.approx(b, rel=rtol)
+
+
+def test_the_plan_gives_the_gradients_of_the_plain_network():
+    x, y = images(8)
+    model = seed_like()
+    model.compile(SGD(0.0))
+    model.train_on_batch(x, y)
+    planned = [p.grad.copy() for p in model.parameters()]
+    loss = nn.CrossEntropyLoss()
+    model.train().backward(loss(model.forward(x), y)[1], need_dx=False)
+    for p, grad in zip(model.parameters(), planned, strict=True):
+        np.testing.assert_allclose(p.grad, grad, rtol=1e-4, atol=1e-6)
+
+
+def arrays_of(model):
+    """Every buffer of the plan, by input shape, layer and slot."""
+    found = {}
+    for shape, layers in model._compiled.plan._kept.items():
+        for i, slots in enumerate(layers):
+            for slot, value in slots.items():
+                for j, array in enumerate(value if isinstance(value, tuple) else (value,)):
+                    if array is not None:
+                        found[shape, i, slot, j] = array.ctypes.data
+    return found
+
+
+@pytest.mark.parametrize("make", [seed_like, mixed])
+def test_buffers_are_used_again(make):
+    x, y = images(40)
+    model = make()
+    model.compile("sgd")
+    model.fit(x, y, batch_size=16, validation_data=(x, y), progress=False)
+    before = arrays_of(model)
+    grads = [p.grad.ctypes.data for p in model.parameters()]
+    assert {shape[0] for shape, *_ in before} == {16, 8}
+    assert len(before) > 2 * len(model._compiled.plan.stages)
+    model.fit(x, y, batch_size=16, epochs=3, validation_data=(x, y), progress=False)
+    assert arrays_of(model) == before
+    assert [p.grad.ctypes.data for p in model.parameters()] == grads
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_results_do_not_change_under_the_users_hands(loss):
+    x, y = images(16)
+    model = seed_like()
+    model.compile(loss=loss)
+    targets = y if loss == "cross_entropy" else np.eye(3, dtype=np.float32)[y]
+    kept = [model.predict(x), model.predict_on_batch(x), model.extract(x, 0), model.extract(x, 6)]
+    kept += [p.data.copy() for p in model.parameters()]
+    copies = [array.copy() for array in kept]
+    model.train_on_batch(x + 1, targets)
+    model.predict_on_batch(x * 2)
+    model.extract(x * 3, 6)
+    model.evaluate(x * 3, targets)
+    for array, copy in zip(kept, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+    x_before = x.copy()
+    model.fit(x, targets, epochs=2, progress=False)
+    np.testing.assert_array_equal(x, x_before)
+
+
+def test_a_plain_forward_owns_its_result_after_compile():
+    x, y = images(8)
+    model = seed_like()
+    model.compile()
+    model.train_on_batch(x, y)
+    first = model.eval().forward(x)
+    copy = first.copy()
+    model.forward(x + 1)
+    model.train_on_batch(x, y)
+    np.testing.assert_array_equal(first, copy)
+
+
+def test_any_batch_and_input_shape_after_compile():
+    model = mixed()
+    model.compile()
+    for samples, shape in ((5, (9, 10, 1)), (1, (9, 10, 1)), (7, (20, 6, 1)), (5, (9, 10, 1))):
+        x, y = images(samples, shape=shape)
+        assert np.isfinite(model.train_on_batch(x, y)["loss"])
+        assert model.predict(x).shape == (samples, 3)
+    for height in range(8, 30):
+        model.predict(images(2, shape=(height, 10, 1))[0])
+    assert len(model._compiled.plan._kept) <= 8
+
+
+def test_layers_changed_after_compile_ask_for_it_again():
+    x, y = images(8)
+    model = seed_like()
+    model.compile()
+    model.train_on_batch(x, y)
+    last = model.layers.pop()
+    for verb in (lambda: model.train_on_batch(x, y), lambda: model.predict(x)):
+        with pytest.raises(RuntimeError, match=r"call compile\(\) again"):
+            verb()
+    model.layers.append(last)
+    model.train_on_batch(x, y)
+    model.layers[-1] = nn.Linear(None, 3)
+    with pytest.raises(RuntimeError, match=r"call compile\(\) again"):
+        model.evaluate(x, y)
+    model.compile()
+    model.train_on_batch(x, y)
+
+
+def test_load_state_dict_train_and_eval_work_after_compile():
+    x, y = images(16)
+    model = mixed()
+    model.compile("sgd")
+    model.train_on_batch(x, y)
+    state, before = model.state_dict(), model.predict(x)
+    model.train_on_batch(x, y)
+    assert not np.array_equal(model.predict(x), before)
+    model.load_state_dict(state)
+    np.testing.assert_array_equal(model.predict(x), before)
+    model.eval()
+    assert not model.training
+    model.train_on_batch(x, y)
+    assert not any(layer.training for layer in model._walk())
+    model.train()
+    model.evaluate(x, y)
+    assert all(layer.training for layer in model._walk())
+
+
+def test_the_same_bits_for_any_number_of_threads(threads):
+    x, y = images(40)
+    states = []
+    for count in (1, 2, 3):
+        threads(count)
+        model = seed_like()
+        model.compile()
+        model.fit(x, y, epochs=2, batch_size=16, progress=False)
+        states.append(b"".join(value.tobytes() for value in model.state_dict().values()))
+    assert stapes.num_threads() == 3
+    assert states[0] == states[1] == states[2]
+
+
+def test_empty_and_single_batches():
+    model = dense()
+    model.compile()
+    x, y = np.ones((3, 5), np.float32), np.zeros(3, np.int64)
+    model.train_on_batch(x, y)
+    assert model.predict(x[:0]).shape == (0, 2)
+    assert model.predict_on_batch(x[:1]).shape == (1, 2)
