@@ -98,7 +98,12 @@ def scripted_run(values, stopping, epochs=10, name="val_score"):
     score.__name__ = name.removeprefix("val_")
     model.compile(SGD(0.0), metrics=[score])
     history = model.fit(
-        x, y, epochs=epochs, validation_data=(x, y), callbacks=[Scripted(), stopping], progress=False
+        x,
+        y,
+        epochs=epochs,
+        validation_data=(x, y),
+        callbacks=[Scripted(), stopping],
+        progress=False,
     )
     return model, history
 

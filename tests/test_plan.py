@@ -19,7 +19,9 @@ def conv(**kwargs):
 
 def test_what_is_fused():
     assert stages(conv(), nn.ReLU(), nn.MaxPool2d(2)) == ["_RectifiedPooled"]
-    assert stages(conv(stride=2, padding=1), nn.ReLU(), nn.MaxPool2d((2, 3))) == ["_RectifiedPooled"]
+    assert stages(conv(stride=2, padding=1), nn.ReLU(), nn.MaxPool2d((2, 3))) == [
+        "_RectifiedPooled"
+    ]
     assert stages(conv(), nn.ReLU()) == ["_Rectified"]
     assert stages(nn.Linear(None, 2), nn.ReLU(), nn.Linear(None, 2)) == ["_Rectified", "Linear"]
     assert stages(nn.Sequential(conv(), nn.ReLU()), nn.MaxPool2d(2)) == ["_RectifiedPooled"]
@@ -60,7 +62,9 @@ def test_fused_training_equals_layer_by_layer(make, precision, rtol):
         error = np.linalg.norm(fused[name] - value) / np.linalg.norm(value)
         assert error < rtol, name
     np.testing.assert_allclose(models[0].predict(x), models[1].predict(x), rtol=10 * rtol)
-    for a, b in zip(models[0].history.history["loss"], models[1].history.history["loss"], strict=True):
+    for a, b in zip(
+        models[0].history.history["loss"], models[1].history.history["loss"], strict=True
+    ):
         assert a == pytest.approx(b, rel=rtol)
 
 

@@ -147,7 +147,9 @@ def test_other_versions(tmp_path):
     tensors = {"0.weight": np.ones((1, 2), np.float32)}
     path = tmp_path / "m"
     write_tensors(path, tensors, {}, kind="stapes.model", version=2)
-    with pytest.raises(ModelError, match="m: has format version 2, and this Stapes reads version 1"):
+    with pytest.raises(
+        ModelError, match="m: has format version 2, and this Stapes reads version 1"
+    ):
         stapes.load(path)
 
 
@@ -264,7 +266,10 @@ def listener(tmp_path):
     model = nn.Sequential(nn.AvgPool2d((8, 1)), nn.Flatten(), nn.Linear(None, 2))
     model.compile(stapes.optim.Adam(0.01))
     data = Stream((x / 50).astype(np.float32), y, ["low", "high"])
-    data.features, data.clip_seconds = audio.Normalized(features, np.zeros(16), np.full(16, 50)), 0.5
+    data.features, data.clip_seconds = (
+        audio.Normalized(features, np.zeros(16), np.full(16, 50)),
+        0.5,
+    )
     model.fit(data, epochs=20, progress=False)
     return model
 

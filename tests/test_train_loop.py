@@ -345,8 +345,11 @@ def test_an_input_that_is_not_finite_stops_training():
     model = mixed()
     model.compile("sgd")
     model.build(x.shape[1:])
-    with pytest.raises(FloatingPointError, match=r"epoch 1, step \d+ \(batch \d+\): the loss is nan"
-                       r"; the input has NaN"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"epoch 1, step \d+ \(batch \d+\): the loss is nan"
+        r"; the input has NaN",
+    ):
         model.fit(x, y, batch_size=8, progress=False)
     for value in model.layers[-1].state_dict().values():
         assert np.isfinite(value).all()
