@@ -166,7 +166,7 @@ def test_early_stopping_without_its_number():
     ],
 )
 def test_wrong_arguments(make):
-    with pytest.raises(ValueError, match="EarlyStopping|StopWhen"):
+    with pytest.raises(ValueError, match=r"EarlyStopping|StopWhen"):
         make()
 
 

@@ -98,10 +98,12 @@ def test_every_optimizer_and_precision(tmp_path, optimizer, precision):
     path = tmp_path / "c"
     with pytest.raises(RuntimeError, match="killed"):
         models[1].fit(
-            x, y, batch_size=16, epochs=4, progress=False, callbacks=[Checkpoint(path, every_steps=5), Dies(7)]
+            x, y, batch_size=16, epochs=4, progress=False,
+            callbacks=[Checkpoint(path, every_steps=5), Dies(7)],
         )  # fmt: skip
     models[2].fit(
-        x, y, batch_size=16, epochs=4, progress=False, callbacks=[Checkpoint(path), Dies()], resume=path
+        x, y, batch_size=16, epochs=4, progress=False,
+        callbacks=[Checkpoint(path), Dies()], resume=path,
     )  # fmt: skip
     assert_same_state(models[0], models[2])
 

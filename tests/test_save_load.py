@@ -136,7 +136,7 @@ def test_a_file_cut_short_or_made_longer(tmp_path, trained):
     broken = tmp_path / "broken"
     for length in [*range(0, len(content) - 1, 97), len(content) - 1]:
         broken.write_bytes(content[:length])
-        with pytest.raises(ModelError, match="broken: is (cut short|damaged|no )"):
+        with pytest.raises(ModelError, match=r"broken: is (cut short|damaged|no )"):
             stapes.load(broken)
     broken.write_bytes(content + b"\0")
     with pytest.raises(ModelError, match="is damaged"):

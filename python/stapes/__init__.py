@@ -16,7 +16,7 @@ __all__ = ["ModelError", "__version__", "load", "num_threads", "set_num_threads"
 _MODULES = ("audio", "data", "nn", "ops", "optim", "train")
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     if name in ("load", "ModelError"):
         return getattr(importlib.import_module("stapes.model_file"), name)
     if name in _MODULES:

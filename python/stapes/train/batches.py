@@ -179,7 +179,7 @@ def as_inputs(x: Any, what: str) -> Any:
 
 
 def labels_digest(source: Source) -> str:
-    """Return SHA-256 over the number of samples and their labels: is it the same data?"""
+    """Return SHA-256 over the number of samples and their labels, to know the data again."""
     labels = getattr(source, "labels", getattr(source, "y", None))
     digest = hashlib.sha256(str(len(source)).encode())
     if isinstance(labels, np.ndarray):

@@ -1,4 +1,4 @@
-"""What happens beside the steps of training: stopping, logs, checkpoints, and callbacks of one's own."""
+"""What happens beside the steps of training: stopping, logs, and callbacks of one's own."""
 
 from __future__ import annotations
 
@@ -44,27 +44,27 @@ class Callback:
     """Called at the turns of `Sequential.fit`; subclass it and define what is needed.
 
     Every method gets the model and a mapping of numbers. ``model.stop_training = True`` ends
-    training after the epoch. A callback that carries something from one epoch to the next returns it
-    in `state_dict`, so that a resumed run goes on as if it had never been killed.
+    training after the epoch. A callback that carries something from one epoch to the next returns
+    it in `state_dict`, so that a resumed run goes on as if it had never been killed.
     """
 
     def on_train_begin(self, model: Any, logs: Logs) -> None:
-        """Logs: ``epochs``, ``epoch`` (the first to run), ``steps`` (an epoch's batches)."""
+        """Get ``epochs``, ``epoch`` (done so far: 0) and ``steps`` (an epoch's batches)."""
 
     def on_epoch_begin(self, model: Any, logs: Logs) -> None:
-        """Logs: ``epoch``."""
+        """Get ``epoch``, counted from 0."""
 
     def on_batch_end(self, model: Any, logs: Logs) -> None:
-        """Logs: ``epoch``, ``batch``, ``step`` (from the start of training), loss and metrics.
+        """Get ``epoch``, ``batch``, ``step`` (from the start, counted from 1), loss and metrics.
 
         ``loss`` is the batch's; metrics are those of the epoch so far.
         """
 
     def on_epoch_end(self, model: Any, logs: Logs) -> None:
-        """Logs: ``epoch``, ``loss``, metrics, and those of the validation data."""
+        """Get ``epoch``, ``loss``, metrics, and those of the validation data."""
 
     def on_train_end(self, model: Any, logs: Logs) -> None:
-        """Logs: those of the last epoch."""
+        """Get the numbers of the last epoch."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: numbers, strings, arrays, and lists and dicts of them."""

@@ -28,7 +28,10 @@ _LOSSES: dict[str, Callable[[], Any]] = {
     "sparse_categorical_crossentropy": CrossEntropyLoss,
     "mse": MSELoss,
 }
-_CPU_DTYPES = {"fp32": np.dtype(np.float32), "fp64": np.dtype(np.float64)}
+_CPU_DTYPES: dict[str, np.dtype[Any]] = {
+    "fp32": np.dtype(np.float32),
+    "fp64": np.dtype(np.float64),
+}
 _CUDA_ONLY = ("tf32", "bf16", "fp16")
 
 

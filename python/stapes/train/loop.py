@@ -133,8 +133,7 @@ class Run:
     def _save_interrupted(self) -> None:
         """Keep what was trained, unless a step was cut in two: that belongs to no position."""
         for callback in self.callbacks:
-            wanted = isinstance(callback, Checkpoint) and not callback.best_only
-            if wanted and not self._within_step:
+            if isinstance(callback, Checkpoint) and not (callback.best_only or self._within_step):
                 callback.save(self.model)
 
     # State.

@@ -49,7 +49,7 @@ def confusion_matrix(output: NDArray[Any], target: NDArray[Any]) -> NDArray[np.i
     ids, predicted = ids[counted], output.argmax(axis=1)[counted]
     if ids.size and not 0 <= ids.min() <= ids.max() < classes:
         raise ValueError(
-            f"confusion_matrix: class ids must be 0 to {classes - 1}, got {ids.min()} to {ids.max()}"
+            f"confusion_matrix: ids must be 0 to {classes - 1}, got {ids.min()} to {ids.max()}"
         )
     counts = np.bincount(ids * classes + predicted, minlength=classes * classes)
     return counts.astype(np.int64).reshape(classes, classes)

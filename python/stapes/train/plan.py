@@ -1,4 +1,4 @@
-"""How a compiled network computes: runs of layers in one kernel, and buffers that are used again."""
+"""How a compiled network computes: runs of layers in one kernel, buffers used again."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Plan:
 
     @contextmanager
     def buffers(self, input_shape: tuple[int, ...]) -> Iterator[None]:
-        """Within the block, stages write into the buffers kept for this input shape (N included)."""
+        """Within the block, stages write into the buffers of this input shape (N included)."""
         if input_shape not in self._kept:
             self._kept[input_shape] = [{} for _ in self._buffered]
             if len(self._kept) > _SHAPES_KEPT:

@@ -326,8 +326,7 @@ class KerasVerbs(_Chain):
             value, grad = compiled.loss(output, target)
             loss = float(value)
             if not np.isfinite(loss):
-                plan_free = first_not_finite(self, x)
-                raise DivergedError(f"{where}: the loss is {loss}; {plan_free}")
+                raise DivergedError(f"{where}: the loss is {loss}; {first_not_finite(self, x)}")
             plan.backward(grad)
         compiled.optimizer.step(self.parameters())
         return loss, output, self._metric_target(target)
