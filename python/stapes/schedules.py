@@ -126,8 +126,8 @@ class CosineLR(Schedule):
 class OneCycleLR(Schedule):
     """Up from ``lr / div_factor`` to ``lr``, then down to ``lr / div_factor / final_div_factor``.
 
-    Both by half a cosine (or a line): from a to b, ``b + (a - b) * (1 + cos(pi * u)) / 2``. The top
-    is reached at t = pct_start * total_steps - 1, the end at t = total_steps - 1 and kept from there.
+    Both by half a cosine, ``b + (a - b) * (1 + cos(pi * u)) / 2`` from a to b, or a line. The top
+    is reached at t = pct_start * total_steps - 1, the end at t = total_steps - 1, and kept.
     PyTorch's OneCycleLR without its cycling of the momentum; Smith and Topin, Super-Convergence,
     2018.
 

@@ -324,7 +324,7 @@ class Layer:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __call__(self, x: Array) -> Array:
-        """Same as `forward`."""
+        """Run `forward`."""
         return self.forward(x)
 
     # For subclasses.

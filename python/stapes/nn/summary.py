@@ -50,11 +50,11 @@ def _rows(chain: _Chain, shapes: list[Shape], prefix: str, indent: str) -> Itera
 
 
 def _line(row: Row, widths: list[int]) -> str:
-    cells = [
-        c.ljust(w) if i < 2 else c.rjust(w)
-        for i, (c, w) in enumerate(zip(row, widths, strict=True))
+    padded = [
+        cell.rjust(width) if column >= 2 else cell.ljust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
-    return "  ".join(cells).rstrip()
+    return "  ".join(padded).rstrip()
 
 
 def _shape(shape: Shape) -> str:
