@@ -8,7 +8,7 @@ STEP = 1e-6
 
 
 def check_gradients(layer, x, rng, places=40, tolerance=1e-7):
-    """Compare ``backward`` with differences of sum(dy * forward(x)) at up to ``places`` elements."""
+    """Compare ``backward`` with differences of sum(dy * forward(x)), at ``places`` elements."""
     layer.astype(np.float64).train()
     start = layer.random_state()
     dy = rng.standard_normal(layer.forward(x).shape)

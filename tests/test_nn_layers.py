@@ -159,6 +159,16 @@ def test_input_is_left_alone(case, rng):
     np.testing.assert_array_equal(dy, kept_dy)
 
 
+def test_a_refused_input_leaves_sizes_open():
+    layer = nn.Conv2d(None, 4, 3, groups=2)
+    with pytest.raises(ValueError, match=r"groups \(2\) must divide in_channels \(3\)"):
+        layer.build((5, 5, 3))
+    with pytest.raises(ValueError, match="would be below 1"):
+        layer.build((2, 2, 2))
+    assert layer.in_channels is None
+    assert layer.build((5, 5, 2)) == (3, 3, 4)
+
+
 def test_wrong_rank_names_the_layer(case):
     layer, _, _ = case
     if isinstance(layer, nn.ReLU | nn.Dropout | nn.Flatten | nn.Softmax):
@@ -241,7 +251,7 @@ def test_wrong_arguments(make, error, message):
 def test_from_config_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match=r"type must be one of .*'Conv2d'.*got 'Conv9d'"):
         nn.from_config({"type": "Conv9d"})
-    with pytest.raises(ValueError, match="Linear: .*unexpected keyword argument 'colour'"):
+    with pytest.raises(ValueError, match=r"Linear: .*unexpected keyword argument 'colour'"):
         nn.from_config({"type": "Linear", "in_features": 1, "out_features": 1, "colour": 2})
     with pytest.raises(ValueError, match="Sequential: layers must be a list"):
         nn.from_config({"type": "Sequential"})
@@ -263,6 +273,8 @@ def test_a_layer_of_ones_own():
     net = nn.Sequential(nn.Linear(3, 2), Double())
     check_gradients(net, np.ones((2, 3)), np.random.default_rng(0))
     assert repr(nn.from_config(net.config())[1]) == "Double()"
+    with pytest.raises(TypeError, match="Linear is a layer of stapes"):
+        type("Linear", (nn.Layer,), {})
 
 
 class TestParameter:

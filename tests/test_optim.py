@@ -82,9 +82,7 @@ def test_updates_are_torchs(make, rng, dtype, tolerance):
         ours.step(params)
         theirs.step()
         for p, q in zip(params, mirrored, strict=True):
-            np.testing.assert_allclose(
-                p.data, q.detach().numpy(), rtol=tolerance, atol=tolerance
-            )
+            np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -252,7 +250,11 @@ def test_state_follows_the_dtype_of_the_parameters(rng):
         (lambda: optim.StepLR(0.1, 0), ValueError, "StepLR: step_size must be at least 1"),
         (lambda: optim.CosineLR(-1, 10), ValueError, "CosineLR: lr must be"),
         (lambda: optim.CosineLR(1, 10.5), TypeError, "total_steps must be an integer"),
-        (lambda: optim.OneCycleLR(1, 10, pct_start=2), ValueError, r"pct_start must be in \[0, 1\]"),
+        (
+            lambda: optim.OneCycleLR(1, 10, pct_start=2),
+            ValueError,
+            r"pct_start must be in \[0, 1\]",
+        ),
         (lambda: optim.OneCycleLR(1, 10, div_factor=0), ValueError, "factors above 0"),
         (lambda: optim.OneCycleLR(1, 10, anneal="step"), ValueError, 'anneal must be "cos"'),
         (lambda: optim.WarmupLR(1, 10, start_factor=2), ValueError, "start_factor must be in"),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelError", "__version__", "load", "num_threads", "set_num_threads"]
 
-_MODULES = ("audio", "data", "nn", "ops", "optim", "train")
+_MODULES = ("audio", "data", "losses", "nn", "ops", "optim", "train")
 
 
 def __getattr__(name: str) -> Any:

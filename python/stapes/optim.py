@@ -51,7 +51,7 @@ class Optimizer:
         Optimizer._types[cls.__name__] = cls
 
     def __init__(self, lr: float | Schedule, weight_decay: float) -> None:
-        self.lr = lr  # type: ignore[assignment]
+        self.lr = lr
         self.weight_decay = rate(type(self).__name__, "weight_decay", weight_decay)
         self.steps = 0
         self._state: dict[str, dict[str, Array]] = {}  # parameter -> slot -> array
@@ -316,7 +316,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay, ``w -= lr * weight_decay * w`` before the step.
 
-    Loshchilov and Hutter, 2019. As torch.optim.AdamW, but ``weight_decay`` is 0.01 as there.
+    Loshchilov and Hutter, 2019. As torch.optim.AdamW, with its default ``weight_decay``.
 
     Parameters
     ----------

@@ -72,18 +72,14 @@ class Conv2d(_Conv):
         self.dilation = size_pair("Conv2d", "dilation", dilation)
         self.groups = size("Conv2d", "groups", groups)
         self._use_bias = flag("Conv2d", "bias", bias)
-        self._check_groups()
+        self._check_groups(self.in_channels or 0)
 
-    def _check_groups(self) -> None:
-        if (self.in_channels or 0) % self.groups or self.out_channels % self.groups:
+    def _check_groups(self, in_channels: int) -> None:
+        if in_channels % self.groups or self.out_channels % self.groups:
             raise ValueError(
-                f"{self._label()}: groups ({self.groups}) must divide in_channels"
-                f" ({self.in_channels}) and out_channels ({self.out_channels})"
+                f"{self._label()}: groups ({self.groups}) must divide in_channels ({in_channels})"
+                f" and out_channels ({self.out_channels})"
             )
-
-    def _infer(self, input_shape: Shape) -> None:
-        super()._infer(input_shape)
-        self._check_groups()
 
     @property
     def weight_shape(self) -> Shape:
@@ -98,16 +94,16 @@ class Conv2d(_Conv):
     def output_shape(self, input_shape: Shape) -> Shape:
         self._expect_channels("(H, W, C)", input_shape)
         R, S = pair("Conv2d", "kernel_size", self.kernel_size)
-        y = _core.conv2d_fwd_shape(
-            self._label(),
-            (1, *input_shape),
+        self._check_groups(input_shape[-1])
+        return self._sized(
+            _core.conv2d_fwd_shape,
+            input_shape,
             (self.out_channels, R, S, input_shape[-1] // self.groups),
             pair("Conv2d", "stride", self.stride),
             padding("Conv2d", self.padding),
             pair("Conv2d", "dilation", self.dilation),
             self.groups,
         )
-        return tuple(y[1:])
 
     def flops(self, input_shape: Shape) -> int:
         P, Q, K = self.output_shape(input_shape)
@@ -263,14 +259,14 @@ class ConvTranspose2d(_Conv):
     def output_shape(self, input_shape: Shape) -> Shape:
         self._expect_channels("(H, W, C)", input_shape)
         R, S = pair("ConvTranspose2d", "kernel_size", self.kernel_size)
-        y = _core.conv_transpose2d_fwd_shape(
-            (1, *input_shape),
+        return self._sized(
+            lambda _, *rest: _core.conv_transpose2d_fwd_shape(*rest),
+            input_shape,
             (input_shape[-1], R, S, self.out_channels),
             pair("ConvTranspose2d", "stride", self.stride),
             padding("ConvTranspose2d", self.padding),
             pair("ConvTranspose2d", "output_padding", self.output_padding),
         )
-        return tuple(y[1:])
 
     def flops(self, input_shape: Shape) -> int:
         H, W, C = input_shape

@@ -53,8 +53,13 @@ class Layer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if not cls.__name__.startswith("_"):
-            Layer._types[cls.__name__] = cls
+        name, package = cls.__name__, "stapes."
+        if name.startswith("_"):
+            return
+        own = Layer._types.get(name)
+        if own and own.__module__.startswith(package) and not cls.__module__.startswith(package):
+            raise TypeError(f"{name} is a layer of stapes: saved networks need another name")
+        Layer._types[name] = cls
 
     # What a subclass defines.
 
@@ -122,11 +127,10 @@ class Layer:
         shape = tuple(int(n) for n in input_shape)
         if any(n < 0 for n in shape):
             raise ValueError(f"{self._label()}: input_shape must not be negative, got {shape}")
+        result = self.output_shape(shape)
+        self._infer(shape)
         if seed is not None:
             self.seed = seed
-        self._infer(shape)
-        result = self.output_shape(shape)
-        if seed is not None:
             self._reset()
         self._materialise()
         return result
@@ -394,6 +398,14 @@ class Layer:
         if self._plan_slots is not None:
             self._plan_slots[slot] = result
         return result
+
+    def _sized(self, shape_of: Callable[..., Any], input_shape: Shape, *arguments: Any) -> Shape:
+        """Ask the operators' own formula for an output's shape."""
+        try:
+            y = shape_of(self._label(), (1, *input_shape), *arguments)
+        except ValueError as e:
+            raise ValueError(f"{e}; input {input_shape} to {self!r}") from None
+        return tuple(y[1:])
 
     def _expect(self, ok: bool, layout: str, got: Shape, hint: str = "") -> None:
         if not ok:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class _Weighted(Layer):
     def _bias_data(self) -> Array | None:
         return self._parameters["bias"].data if self._use_bias else None
 
-    def _argument(self, name: str) -> object:
+    def _argument(self, name: str) -> Any:
         return self._use_bias if name == "bias" else super()._argument(name)
 
     def _draw(self, shape: Shape, fan_in: int, outputs: int) -> None:

@@ -28,10 +28,8 @@ class _Pool2d(Layer):
         name = type(self).__name__
         kernel = pair(name, "kernel_size", self.kernel_size)
         stride = kernel if self.stride is None else pair(name, "stride", self.stride)
-        y = _core.pool2d_shape(
-            self._label(), (1, *input_shape), kernel, stride, padding(name, self.padding)
-        )
-        return tuple(y[1:])
+        amounts = padding(name, self.padding)
+        return self._sized(_core.pool2d_shape, input_shape, kernel, stride, amounts)
 
     def _window(self) -> dict[str, Any]:
         return {"stride": self.stride, "padding": self.padding}
