@@ -34,6 +34,15 @@ def test_exact(ops, dtype, seed, offset, random):
     assert_exact(ops.dropout_bwd(x, 0.5, seed=seed, offset=offset), want, dtype)
 
 
+def test_p_is_not_rounded_to_float32(ops, dtype):
+    """Here u is 0.7 rounded to 24 bits: below 0.7, but not below float32(0.7)."""
+    u = reference.dropout.uniforms(4, seed=0, offset=8955381)[1]
+    assert u < 0.7 <= u + 2.0**-24
+    assert u >= np.float32(0.7)
+    y = ops.dropout_fwd(np.ones(4, dtype), 0.7, seed=0, offset=8955381)
+    assert y[1] == 0
+
+
 def test_nothing_is_dropped_at_p_0(ops, dtype, random):
     x = random.normal((123,), dtype)
     assert_exact(ops.dropout_fwd(x, 0.0, seed=1, offset=0), x, dtype)
