@@ -26,6 +26,11 @@ def _check_dtype(op: str, name: str, x: Array) -> None:
         raise TypeError(f"{op}: {name} has dtype {x.dtype}, which no operator takes")
 
 
+def cuda_reason() -> str | None:
+    """Return why CUDA cannot be used, or None where it can."""
+    return "this build of Stapes has no CUDA kernels"
+
+
 def is_cupy(x: object) -> bool:
     """Tell whether ``x`` is a CuPy array, without importing CuPy."""
     return type(x).__module__.partition(".")[0] == "cupy"

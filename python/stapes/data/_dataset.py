@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
@@ -146,6 +147,17 @@ class AudioData:
             by_group=groups,
         )
         return self.subset(~chosen), self.subset(chosen)
+
+    def digest(self) -> str:
+        """Return what tells whether two sets are the same samples in the same order, 32 digits.
+
+        BLAKE2b of the content of the files, where in them samples begin and how long they are, and
+        the labels; not of where the files lie.
+        """
+        digest = hashlib.blake2b(repr((self.clip_seconds, self.classes)).encode(), digest_size=16)
+        for content, start, label in zip(self._contents, self.starts, self.labels, strict=True):
+            digest.update(f"{content} {float(start)!r} {int(label)}\n".encode())
+        return digest.hexdigest()
 
     def batches(
         self, batch_size: int, *, shuffle: bool = False, seed: Seed = 0, start: int = 0

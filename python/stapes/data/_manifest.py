@@ -85,6 +85,17 @@ class Manifest(AudioData):
         self.table = table
 
 
+def manifest_values(path: str | os.PathLike[str], column: str) -> set[str]:
+    """Return the values of a column of a manifest; none where there is no such column.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, PermissionError, ValueError
+        As `Manifest`.
+    """
+    return {row[column] for _, row in _rows(Path(path)) if column in row}
+
+
 def _clips(table: Path, wanted: Filter, group: str | None) -> list[Clip]:
     rows = list(_rows(table))
     columns = list(rows[0][1]) if rows else []

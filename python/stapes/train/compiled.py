@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stapes.device import cuda_reason
 from stapes.losses import CrossEntropyLoss, MSELoss
 from stapes.nn.chain import _Chain
-from stapes.optim import SGD, Adam, AdamW, Optimizer
 from stapes.train import metrics as _metrics
 from stapes.train.plan import Plan
+
+if TYPE_CHECKING:
+    from stapes.optim import Optimizer
 
 MetricLike = str | Callable[[Any, Any], Any]
 LossLike = str | Callable[[Any, Any], tuple[Any, Any]]
 
-_OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
-    "adam": Adam,
-    "adamw": AdamW,
-    "sgd": lambda: SGD(lr=0.01),
-}
 _LOSSES: dict[str, Callable[[], Any]] = {
     "cross_entropy": CrossEntropyLoss,
     "categorical_crossentropy": CrossEntropyLoss,
@@ -103,11 +101,6 @@ def compile_model(
     return Compiled(chosen, function, targets, named, precision, dtype, plan)
 
 
-def cuda_reason() -> str | None:
-    """Return why CUDA cannot be used, or None where it can."""
-    return "this build of Stapes has no CUDA kernels"
-
-
 def _check_device(device: str) -> None:
     if device in ("auto", "cpu"):
         return
@@ -128,14 +121,19 @@ def _dtype(precision: str) -> np.dtype[Any]:
 
 
 def _optimizer(optimizer: str | Optimizer) -> Optimizer:
+    # Imported here, because stapes.optim imports stapes.nn, and that the network, and that this.
+    from stapes.optim import SGD, Adam, AdamW, Optimizer
+
     if isinstance(optimizer, Optimizer):
         return optimizer
     if not isinstance(optimizer, str):
         raise TypeError(f"compile: optimizer must be a name or an Optimizer, got {optimizer!r}")
-    if optimizer not in _OPTIMIZERS:
-        known = ", ".join(_OPTIMIZERS)
+    named: dict[str, Callable[[], Optimizer]]
+    named = {"adam": Adam, "adamw": AdamW, "sgd": lambda: SGD(lr=0.01)}
+    if optimizer not in named:
+        known = ", ".join(named)
         raise ValueError(f"compile: optimizer must be one of {known}, got {optimizer!r}")
-    return _OPTIMIZERS[optimizer]()
+    return named[optimizer]()
 
 
 def _loss(loss: LossLike) -> tuple[Callable[[Any, Any], tuple[Any, Any]], str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stapes.nn.chain import _Chain
-from stapes.nn.parameter import Parameter
+if TYPE_CHECKING:
+    from stapes.nn.chain import _Chain
 
 
 class DivergedError(FloatingPointError):
@@ -45,5 +45,5 @@ def check_weights(model: _Chain, where: str) -> None:
         Naming it.
     """
     for name, value in model._tensors().items():
-        if not np.isfinite(value.data if isinstance(value, Parameter) else value).all():
+        if not np.isfinite(value if isinstance(value, np.ndarray) else value.data).all():
             raise DivergedError(f"{where}: {name} has NaN or infinite values")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,13 +13,15 @@ from stapes import ops
 from stapes.device import Array
 from stapes.nn.chain import _Chain
 from stapes.nn.layer import Layer, Shape
-from stapes.optim import Optimizer
 from stapes.train import metrics as _metrics
 from stapes.train.batches import Source, Targets, as_inputs, as_source
 from stapes.train.callbacks import Callback, History
 from stapes.train.compiled import Compiled, LossLike, MetricLike, compile_model
 from stapes.train.errors import DivergedError, first_not_finite
 from stapes.train.plan import Plan
+
+if TYPE_CHECKING:
+    from stapes.optim import Optimizer
 
 
 class KerasVerbs(_Chain):
