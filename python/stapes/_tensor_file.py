@@ -1,10 +1,9 @@
 """Named arrays and JSON in one safetensors file that knows when it has been damaged.
 
-The format is https://huggingface.co/docs/safetensors: eight bytes with the length of the header,
-the header (JSON, padded with spaces to a multiple of 8), the arrays. It is written here and not by
-the safetensors package because that orders the metadata at random, and the same model must give the
-same bytes. The digest is SHA-256 over the whole file with the digest itself read as 64 zeros, so no
-byte is left out, those of the header included.
+The file's metadata has one entry, "stapes", a JSON object; the safetensors package writes several
+entries in random order, and the same model must give the same bytes. The digest in it is SHA-256
+over the whole file with the digest itself read as 64 zeros, so no byte is left out, those of the
+header included.
 """
 
 from __future__ import annotations
@@ -22,11 +21,12 @@ from numpy.typing import NDArray
 
 from stapes._files import atomic_write
 
-_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1"}
-_CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
+_ENTRY = "stapes"
+_DTYPES = ("float64", "float32", "float16", "int64", "int32", "uint8")
 _NO_DIGEST = b"0" * 64
-_DIGEST = re.compile(rb'"digest":"([0-9a-f]{64})"')
-_VERSION = re.compile(rb'"version":"(\d+)"')
+# JSON within a JSON string: quotes are escaped.
+_DIGEST = re.compile(rb'\\"digest\\": \\"([0-9a-f]{64})\\"')
+_VERSION = re.compile(rb'\\"version\\": (\d+)')
 
 
 class ModelError(ValueError):
@@ -68,34 +68,18 @@ def write_tensors(
     TypeError
         If an array has a dtype that the file cannot hold.
     """
-    # Widest first, as the format's own writer does: every array is then aligned to its element.
-    arrays = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
-    text = {"format": kind, "version": str(version), "digest": _NO_DIGEST.decode()}
-    text |= {key: json.dumps(value) for key, value in metadata.items()}
-    header: dict[str, Any] = {"__metadata__": text}
-    begin = 0
-    for name, array in arrays:
-        if array.dtype not in _CODES:
+    from safetensors.numpy import save
+
+    for name, array in tensors.items():
+        if array.dtype.name not in _DTYPES:
             raise TypeError(
                 f"{os.fspath(path)}: {name} has dtype {array.dtype}, which has no place"
             )
-        end = begin + array.nbytes
-        shape = list(array.shape)
-        header[name] = {
-            "dtype": _CODES[array.dtype],
-            "shape": shape,
-            "data_offsets": [begin, end],
-        }
-        begin = end
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)
-    start = len(encoded).to_bytes(8, "little") + encoded
-    blocks = [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for _, array in arrays]
-    digest = _sha256([start, *blocks])
+    text = {"format": kind, "version": version, "digest": _NO_DIGEST.decode(), **metadata}
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    content = save(arrays, metadata={_ENTRY: json.dumps(text)})
     with atomic_write(path) as file:
-        file.write(start.replace(_NO_DIGEST, digest, 1))
-        for block in blocks:
-            file.write(block)
+        file.write(content.replace(_NO_DIGEST, _sha256([content]), 1))
 
 
 def read_tensors(
@@ -124,31 +108,30 @@ def read_tensors(
         other = said is not None and int(said[1]) != version
         hint = f" (it names version {int(said[1])}; this is {version})" if said and other else ""
         raise ModelError(path, f"is damaged: its content does not match its digest{hint}")
+    return _parse(path, content, start[8:], kind, version)
+
+
+def _parse(
+    path: str | os.PathLike[str], content: bytes, header: bytes, kind: str, version: int
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read a file whose digest is right: what can be wrong now is what it is."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     try:
-        header = json.loads(start[8:])
-        text = header.pop("__metadata__")
-        if text["format"] != kind:
-            raise ModelError(path, f"is a {text['format']} file, and a {kind} file is needed")
-        if text["version"] != str(version):
-            raise ModelError(
-                path,
-                f"has format version {text['version']}, and this Stapes reads version {version}",
-            )
-        reserved = ("format", "version", "digest")
-        metadata = {key: json.loads(value) for key, value in text.items() if key not in reserved}
-        return {name: _array(rest, entry) for name, entry in header.items()}, metadata
-    except ModelError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        metadata = json.loads(json.loads(header)["__metadata__"][_ENTRY])
+        found, of_version = metadata.pop("format"), metadata.pop("version")
+        del metadata["digest"]
+        tensors = {name: array.copy() for name, array in load(content).items()}
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ModelError(path, f"has a header that makes no sense ({error!r})") from error
-
-
-def _array(data: memoryview, entry: Mapping[str, Any]) -> NDArray[Any]:
-    begin, end = entry["data_offsets"]
-    if not 0 <= begin <= end <= len(data):
-        raise ValueError(f"offsets {begin}, {end} in {len(data)} bytes")
-    dtype = np.dtype(_DTYPES[entry["dtype"]])
-    return np.frombuffer(data[begin:end], dtype).reshape(entry["shape"]).copy()
+    if found != kind:
+        raise ModelError(path, f"is a {found} file, and a {kind} file is needed")
+    if of_version != version:
+        raise ModelError(
+            path, f"has format version {of_version}, and this Stapes reads version {version}"
+        )
+    return tensors, metadata
 
 
 def _sha256(parts: Iterable[bytes | memoryview]) -> bytes:
