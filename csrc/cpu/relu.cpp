@@ -21,7 +21,10 @@ void bwd(const ReluBwdArgs& a) {
     const T *dy = static_cast<const T*>(a.dy), *y = static_cast<const T*>(a.y);
     T* dx = static_cast<T*>(a.dx);
     parallel_ranges(a.size, kGrain, [=](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) dx[i] = y[i] <= T(0) ? T(0) : dy[i];
+      for (std::int64_t i = begin; i < end; ++i) {
+        const T g = dy[i];  // read always, so that the choice is a mask and not a branch
+        dx[i] = y[i] <= T(0) ? T(0) : g;
+      }
     });
   });
 }
