@@ -2,9 +2,9 @@
 
     python bench/accuracy.py ROOT [--seeds 0 1 2] [--out RUNS] [--json FILE]
 
-ROOT holds one folder a set, each with train/ and test/ and in these one folder a class. Every run is
-`stapes train SET --seed S` and then `stapes evaluate MODEL SET`, as a user would type them; the only
-option is the seed. Prints balanced accuracy on test: each seed, and their mean.
+ROOT holds one folder a set, each with train/ and test/ and in these one folder a class. Every run
+is `stapes train SET --seed S` and then `stapes evaluate MODEL SET`, as a user would type them; the
+only option is the seed. Prints balanced accuracy on test: each seed, and their mean.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="keep the run folders here")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
-    sets = sorted(p for p in args.root.iterdir() if (p / "train").is_dir() and (p / "test").is_dir())
+    sets = sorted(
+        p for p in args.root.iterdir() if (p / "train").is_dir() and (p / "test").is_dir()
+    )
     if not sets:
         parser.error(f"{args.root} holds no folder with train/ and test/")
     with tempfile.TemporaryDirectory() as temporary:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 import stapes
 from stapes import _core, ops
 from timing import interleave

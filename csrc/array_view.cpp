@@ -56,7 +56,7 @@ Tensor view_of_cuda(py::handle array) {
   const auto interface = array.attr("__cuda_array_interface__").cast<py::dict>();
   const auto data = interface["data"].cast<std::pair<std::uintptr_t, bool>>();
   Tensor t;
-  t.data = reinterpret_cast<void*>(data.first);
+  t.data = reinterpret_cast<void*>(data.first);  // NOLINT(performance-no-int-to-ptr): given as a number
   t.writable = !data.second;
   t.dtype = dtype_of(py::dtype::from_args(py::hasattr(array, "dtype") ? py::object(array.attr("dtype"))
                                                                       : py::object(interface["typestr"])));

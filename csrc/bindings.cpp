@@ -11,7 +11,7 @@ namespace {
 
 using NoGil = py::call_guard<py::gil_scoped_release>;
 
-void translate(std::exception_ptr p) {
+void translate(std::exception_ptr p) {  // NOLINT(performance-unnecessary-value-param): pybind11 asks for it
   try {
     if (p) std::rethrow_exception(p);
   } catch (const stapes::TypeError& e) {

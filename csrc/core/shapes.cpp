@@ -59,7 +59,7 @@ Axis axis(const char* op, const char* names, std::int64_t in, std::int64_t kerne
 Window2d window2d(const char* op, std::int64_t H, std::int64_t W, Pair kernel, Pair stride, const Padding& padding,
                   Pair dilation) {
   check_image(op, H, W);
-  for (const std::size_t i : {0, 1}) {
+  for (const std::size_t i : {0u, 1u}) {
     check_range(op, "kernel", kernel[i], 1);
     check_range(op, "stride", stride[i], 1);
     check_range(op, "dilation", dilation[i], 1);
@@ -80,7 +80,7 @@ Pair conv_transpose2d_size(const char* op, std::int64_t P, std::int64_t Q, Pair 
                            const Padding& padding, Pair output_padding) {
   const Pair in{P, Q};
   Pair size{};
-  for (const std::size_t i : {0, 1}) {
+  for (const std::size_t i : {0u, 1u}) {
     check_range(op, "input size", in[i], 1);
     check_range(op, "kernel", kernel[i], 1);
     check_range(op, "stride", stride[i], 1);

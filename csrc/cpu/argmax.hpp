@@ -36,8 +36,9 @@ template <class T>
 // Each lane filled with its byte. No byte leaves its group of 16: then it is one instruction.
 template <class T, std::size_t... k>
 [[gnu::always_inline]] inline Lanes<Vec<T>> spread_bytes(const std::uint8_t* p, std::index_sequence<k...>) {
-  const Bytes order{static_cast<std::uint8_t>(k / 16 * 16 + k / sizeof(T) % kLanes<T>)...};
-  return reinterpret_cast<Lanes<Vec<T>>>(__builtin_shuffle(repeat_bytes<T>(p), order));
+  const Bytes bytes = repeat_bytes<T>(p);
+  return reinterpret_cast<Lanes<Vec<T>>>(
+      __builtin_shufflevector(bytes, bytes, static_cast<int>(k / 16 * 16 + k / sizeof(T) % kLanes<T>)...));
 }
 
 template <class V, class T>

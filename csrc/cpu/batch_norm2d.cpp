@@ -87,7 +87,8 @@ void batch_statistics(const T* x, const RowChunks& chunks, double* scratch, doub
   for (int64_t i = 0; i < chunks.tasks(); ++i) {
     const double* task_mean = scratch + i * 2 * wide;
     chunks.run(i, [&](int64_t, int64_t rows, int64_t cols) {
-      const double n_task = static_cast<double>(rows * (cols / channels));
+      const int64_t positions = rows * (cols / channels);
+      const double n_task = static_cast<double>(positions);
       merge_moments(n, mean, var, n_task, task_mean, task_mean + wide, channels);
       n += n_task;
     });

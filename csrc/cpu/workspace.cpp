@@ -16,6 +16,9 @@ struct Block {
 // Blocks not in use, smallest first. An operator needs a few at a time, so the list stays short.
 class Pool {
  public:
+  Pool() = default;
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
   ~Pool() {
     for (const Block& b : free_) std::free(b.data);
   }

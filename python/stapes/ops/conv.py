@@ -7,12 +7,12 @@ float32 or float64 on the CPU; float32, float16 or bfloat16 on CUDA.
 Common arguments:
 
 - ``stride``, ``dilation``, ``pool``, ``output_padding``: an int or (h, w).
-- ``padding``: an int, (h, w), ((top, bottom), (left, right)), "same" (output = ceil(input / stride),
+- ``padding``: an int, (h, w), ((top, bottom), (left, right)), "same" (output = ceil(in / stride),
   the odd pixel at the end) or "valid" (none).
 - ``out``: an array, or a tuple of arrays or None: exact shape, dtype and device, C-contiguous,
   writable, overlapping no input; overwritten and returned.
 
-Every function raises ``TypeError`` for what is no array, another dtype or device, and ``ValueError``
+Every function raises ``TypeError`` for no array, another dtype or device, and ``ValueError``
 for shapes and values that do not fit together, naming the operator.
 """
 
@@ -51,7 +51,7 @@ def conv2d_fwd(
     activation: str | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Convolve: ``y[n,p,q,k] = b[k] + sum_{r,s,c} x[n, p*stride + r*dil - pad, ..., c] w[k,r,s,c]``.
+    """Convolve: ``y[n,p,q,k] = b[k] + sum_{r,s,c} x[n, p*stride + r*dil - pad, .., c] w[k,r,s,c]``.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def conv2d_relu_max_pool2d_fwd(
         (N, P // pool_h, Q // pool_w, K).
     argmax : array of uint8
         The same shape: ``r * pool_w + s`` of the first maximum in the window (the first NaN wins),
-        or 255 for dead: the largest value before ReLU is <= 0, so ``y`` is 0 and no gradient passes.
+        or 255 for dead: the largest value before ReLU is <= 0: ``y`` is 0, no gradient passes.
 
     Raises
     ------

@@ -1,4 +1,6 @@
-"""Transposed convolution: the gradient of a convolution used as a layer (`stapes.ops.conv` tells the arguments).
+"""Transposed convolution: the gradient of a convolution used as a layer.
+
+`stapes.ops.conv` tells the arguments.
 
 ``x`` is (N, P, Q, C_in), ``w`` (C_in, R, S, C_out), ``b`` (C_out,), ``y`` (N, H, W, C_out) with
 ``H = (P - 1) * stride_h + R - pad_top - pad_bottom + output_padding_h``, or ``P * stride_h`` for

@@ -1,4 +1,6 @@
-"""Linear: ``y = x w^T + b`` over the last axis; ``x`` is (..., in), ``w`` (out, in), ``y`` (..., out).
+"""Linear: ``y = x w^T + b`` over the last axis.
+
+``x`` is (..., in), ``w`` (out, in), ``y`` (..., out).
 
 float32 or float64 on the CPU; float32, float16 or bfloat16 on CUDA. ``out``, ``TypeError`` and
 ``ValueError`` are as in `stapes.ops.conv`.
