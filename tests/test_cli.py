@@ -172,6 +172,21 @@ def test_train_on_everything_for_people(place):
     assert metrics["val_loss"] is metrics["val_balanced_accuracy"] is None
 
 
+def test_validation_data_of_its_own(tmp_path):
+    sounds(tmp_path / "a", files=2)
+    sounds(tmp_path / "b", files=1, seed=1)
+    shutil.rmtree(tmp_path / "b/chirp")
+    settings = ("--preset", "kaldi", "--features", "mfcc", "--precision", "fp64", "--seed", 5)
+    found = answer(stapes(tmp_path, "train", "a", "--valid", "b", *FAST, *settings, "--json"))
+    metrics = json.loads((tmp_path / "runs/a-1/metrics.json").read_text())
+    assert [c["train_clips"] for c in metrics["per_class"]] == [2, 2, 2]
+    assert [c["valid_clips"] for c in metrics["per_class"]] == [1, 0, 1]
+    assert [c["recall"] is None for c in metrics["per_class"]] == [False, True, False]
+    model = package.load(tmp_path / found["model"])
+    assert model.dtype == "float64"
+    assert model.features.config()["features"]["preset"] == "kaldi"
+
+
 def test_runs_are_numbered(tmp_path):
     sounds(tmp_path / "my set", files=2)
     for number in (1, 2):

@@ -68,7 +68,9 @@ def test_interrupted(place):
     assert "stapes train --out stopped --resume" in last
     assert package.load(place / "stopped/model.safetensors").classes
     assert not (place / "stopped/.lock").exists()
-    done = stapes(place, "train", "--out", "stopped", "--resume")
+    elsewhere = place / "elsewhere"
+    elsewhere.mkdir()
+    done = stapes(elsewhere, "train", "--out", "../stopped", "--resume")
     assert done.returncode == 0, done.stderr
     assert_same_bits(place, "stopped")
 

@@ -70,13 +70,13 @@ class TrainingBar(Callback):
 
     def on_epoch_end(self, model: Any, logs: Logs) -> None:
         if "val_accuracy" in logs:
-            self._valid = f"  validation: {_numbers(logs, 'val_')}"
+            self._valid = f", val {logs['val_loss']:.3f} acc {logs['val_accuracy']:.3f}"
         if self._bar is not None:
             self._show(logs)
             return
         done = logs["epoch"] + 1
-        text = f"epoch {done}/{self._epochs}  {_numbers(logs)}{self._valid}"
-        say(f"{text}  {_left(self._time_left(done * self._steps))}")
+        left = _clock(self._time_left(done * self._steps))
+        say(f"epoch {done}/{self._epochs}  {_numbers(logs)}{self._valid}, {left} left")
 
     def _show(self, logs: Logs) -> None:
         epoch = f"epoch {logs['epoch'] + 1}/{self._epochs}"
@@ -88,13 +88,13 @@ class TrainingBar(Callback):
         return self.seconds / max(done, 1) * (self._epochs * self._steps - step)
 
 
-def _numbers(logs: Logs, prefix: str = "") -> str:
-    return f"loss {logs[f'{prefix}loss']:.4f} accuracy {logs[f'{prefix}accuracy']:.3f}"
+def _numbers(logs: Logs) -> str:
+    return f"loss {logs['loss']:.3f} acc {logs['accuracy']:.3f}"
 
 
-def _left(seconds: float) -> str:
+def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d} left"
+    return f"{minutes}:{rest:02d}"
 
 
 def _bar() -> Any:
@@ -103,7 +103,7 @@ def _bar() -> Any:
 
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),  # all of it fits into 80 columns
         TimeRemainingColumn(),
         TextColumn("{task.fields[numbers]}"),
         console=Console(stderr=True),

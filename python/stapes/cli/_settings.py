@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -65,6 +66,12 @@ class Settings:
         """Return the settings with everything that does not depend on the data."""
         missing = {k: v for k, v in _DEFAULTS.items() if getattr(self, k) is None}
         return replace(self, **missing)  # type: ignore[arg-type]
+
+    def with_full_paths(self) -> Self:
+        """Return the settings with places that mean the same in any folder."""
+        places = {"data": self.data, "valid": self.valid}
+        full = {k: os.path.abspath(v) for k, v in places.items() if v and Path(v).exists()}  # noqa: PTH100
+        return replace(self, **full)  # type: ignore[arg-type]
 
     def config(self) -> dict[str, Any]:
         """Return all of them, as JSON can hold them."""

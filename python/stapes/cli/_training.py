@@ -95,7 +95,8 @@ def _train(settings: Settings, kept: dict[str, Any], run: RunFolder) -> dict[str
         clip_seconds=parts.train.clip_seconds,
     )
     model = _build(settings, recipe, parts.train)
-    begun = {"settings": settings.config(), "data": parts.digest, "recipe": recipe.config()}
+    kept_settings = settings.with_full_paths().config()  # to be resumed from anywhere
+    begun = {"settings": kept_settings, "data": parts.digest, "recipe": recipe.config()}
     if kept:
         _check_same(begun, kept, run)
     else:

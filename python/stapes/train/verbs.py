@@ -223,10 +223,10 @@ class KerasVerbs(_Chain):
         """
         _positive("predict", batch_size=batch_size)
         if hasattr(x, "batches"):
-            batches = [b for b, _ in x.batches(batch_size, shuffle=False, seed=0)]
+            batches = (b for b, _ in x.batches(batch_size, shuffle=False, seed=0))
         else:
             x = as_inputs(x, "predict")
-            batches = [x[i : i + batch_size] for i in range(0, max(len(x), 1), batch_size)]
+            batches = (x[i : i + batch_size] for i in range(0, max(len(x), 1), batch_size))
         return np.concatenate([self.predict_on_batch(batch) for batch in batches])
 
     def predict_on_batch(self, x: Any) -> Array:
