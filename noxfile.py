@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -95,18 +96,11 @@ def sanitize(session: nox.Session) -> None:
 
     ``STAPES_ISA=x86-64-v2 nox -s sanitize -- tests/test_conv2d.py`` chooses variant and tests.
     """
+    # A copy of the package around the instrumented module: the one built in place stays as it is.
     package = Path("build/sanitize/python/stapes")
-    package.parent.mkdir(parents=True, exist_ok=True)
-    build(session, "build/sanitize/cmake", str(package.parent), "-DSTAPES_SANITIZE=ON")
-    # The package beside the instrumented module, so that the module built in place stays out.
-    if not package.exists():
-        package.mkdir()
-    for source in Path("python/stapes").iterdir():
-        link = package / source.name
-        if source.suffix != ".so" and not link.exists():
-            link.symlink_to(source.resolve())
-    for module in package.parent.glob("_core*.so"):
-        module.replace(package / module.name)
+    without_module = shutil.ignore_patterns("_core*.so", "__pycache__")
+    shutil.copytree("python/stapes", package, ignore=without_module, dirs_exist_ok=True)
+    build(session, "build/sanitize/cmake", str(package), "-DSTAPES_SANITIZE=ON")
     session.install(*PROJECT["dependencies"], *EXTRAS["test"])
     names = ("libasan.so", "libubsan.so", "libstdc++.so")
     runtimes = [_output("g++", f"-print-file-name={name}")[0] for name in names]

@@ -48,7 +48,9 @@ def torch_layer(layer: nn.Layer, torch: Any) -> Any:
         made.bias.data = torch.from_numpy(layer.bias.data.copy())
         return made
     if isinstance(layer, nn.BatchNorm2d):
-        return t.BatchNorm2d(len(layer.gamma.data) if hasattr(layer, "gamma") else layer.num_features)
+        return t.BatchNorm2d(
+            len(layer.gamma.data) if hasattr(layer, "gamma") else layer.num_features
+        )
     if isinstance(layer, nn.MaxPool2d):
         return t.MaxPool2d(layer.kernel_size)
     if isinstance(layer, nn.ReLU):
@@ -130,7 +132,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     stapes.set_num_threads(args.threads)
     print(f"{args.model}, {args.threads} thread(s), torch {torch.__version__}\n")
-    print("| clips x frames, classes | stapes s/epoch | torch s/epoch | ratio | outputs differ by |")
+    print(
+        "| clips x frames, classes | stapes s/epoch | torch s/epoch | ratio | outputs differ by |"
+    )
     print("|---|---|---|---|---|")
     results = []
     for shape in SHAPES:
