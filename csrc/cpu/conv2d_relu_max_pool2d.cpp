@@ -7,11 +7,10 @@
 // Backward: dy goes to the argmax position of its window, and the dense dgrad and wgrad do the rest.
 #include "core/dispatch.hpp"
 #include "cpu/conv2d.hpp"
+#include "cpu/pool_window.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
-
-inline constexpr std::uint8_t kDead = 255;
 
 struct PoolGrid {
   Index N, P, Q, K;      // of the convolution
@@ -20,30 +19,6 @@ struct PoolGrid {
   Index cols() const { return Q / pool_w; }
 };
 
-// One window for all channels: `z` is its first pixel, rows of pixels `z_row` apart.
-template <class T>
-void pool_window(const PoolGrid& g, const T* z, Index z_row, T* y, std::uint8_t* argmax) {
-  for (Index k = 0; k < g.K; ++k) {
-    y[k] = z[k];
-    argmax[k] = 0;
-  }
-  for (Index r = 0; r < g.pool_h; ++r)
-    for (Index s = r == 0 ? 1 : 0; s < g.pool_w; ++s) {
-      const T* v = z + r * z_row + s * g.K;
-      const auto place = static_cast<std::uint8_t>(r * g.pool_w + s);
-      for (Index k = 0; k < g.K; ++k) {
-        const bool better = v[k] > y[k] || (v[k] != v[k] && y[k] == y[k]);
-        argmax[k] = better ? place : argmax[k];
-        y[k] = better ? v[k] : y[k];
-      }
-    }
-  for (Index k = 0; k < g.K; ++k) {
-    const bool dead = y[k] <= T(0);
-    argmax[k] = dead ? kDead : argmax[k];
-    y[k] = dead ? T(0) : y[k];
-  }
-}
-
 template <class T>
 void pool_band(const PoolGrid& g, const Band& band, const T* z, T* y, std::uint8_t* argmax) {
   const Index z_row = band.cols * g.K;
@@ -51,7 +26,12 @@ void pool_band(const PoolGrid& g, const Band& band, const T* z, T* y, std::uint8
     for (Index j = 0; j < band.cols / g.pool_w; ++j) {
       const Index at =
           ((band.n * g.rows() + band.p / g.pool_h + i) * g.cols() + band.q / g.pool_w + j) * g.K;
-      pool_window(g, z + i * g.pool_h * z_row + j * g.pool_w * g.K, z_row, y + at, argmax + at);
+      const Index corner = i * g.pool_h * z_row + j * g.pool_w * g.K;
+      if (g.pool_h == 2 && g.pool_w == 2) {  // constants, so that it is unrolled
+        pool_window<true>(z, corner, z_row, g.K, {0, 2}, {0, 2}, 2, y + at, argmax + at);
+      } else {
+        pool_window<true>(z, corner, z_row, g.K, {0, g.pool_h}, {0, g.pool_w}, g.pool_w, y + at, argmax + at);
+      }
     }
 }
 

@@ -11,53 +11,13 @@
 #include "core/dispatch.hpp"
 #include "cpu/argmax.hpp"
 #include "cpu/lanes.hpp"
+#include "cpu/pool_window.hpp"
 #include "cpu/windows.hpp"
 #include "cpu/workspace.hpp"
 #include "ops/kernels.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
-
-constexpr std::int64_t kDead = 255;
-
-template <class V>
-[[gnu::always_inline]] inline V index_splat(std::int64_t value) {
-  if constexpr (std::is_integral_v<V>) {
-    return static_cast<V>(value);
-  } else {
-    return V{} + static_cast<std::remove_cvref_t<decltype(V{}[0])>>(value);
-  }
-}
-
-// One window over all channels. x is the image; corner is the window's place 0 in it (in elements,
-// negative in padding); places r, s are those that lie in the image. The places found are as wide as T
-// at first, and made narrow in a loop of their own, which the compiler turns into packing instructions.
-template <class T, class A>
-[[gnu::always_inline]] inline void pool_window(const T* x, std::int64_t corner, std::int64_t row, std::int64_t C,
-                                               Range r, Range s, std::int64_t kernel_w, T* y, A* argmax) {
-  constexpr std::int64_t kBlock = 64;
-  alignas(64) Lanes<T> places[kBlock];
-  for (std::int64_t first = 0; first < C; first += kBlock) {
-    const std::int64_t n = C - first < kBlock ? C - first : kBlock;
-    for_channels<T>(n, [&]<class V>(V, std::int64_t c) {
-      const T* at = x + corner + first + c;
-      V best = load_as<V>(at + r.begin * row + s.begin * C);
-      Lanes<V> place = index_splat<Lanes<V>>(r.begin * kernel_w + s.begin);
-      for (std::int64_t i = r.begin; i < r.end; ++i) {
-        for (std::int64_t j = s.begin; j < s.end; ++j) {
-          const V v = load_as<V>(at + i * row + j * C);
-          const auto stays = v <= best;
-          const auto take = (stays == 0) & (best == best);  // larger, or the first NaN
-          best = take ? v : best;
-          place = take ? index_splat<Lanes<V>>(i * kernel_w + j) : place;
-        }
-      }
-      store_as(y + first + c, best);
-      __builtin_memcpy(places + c, &place, sizeof(place));
-    });
-    for (std::int64_t c = 0; c < n; ++c) argmax[first + c] = static_cast<A>(places[c]);
-  }
-}
 
 template <class T, class A>
 void fwd_row(const MaxPool2dFwdArgs& a, std::int64_t n, std::int64_t p) {
@@ -71,9 +31,9 @@ void fwd_row(const MaxPool2dFwdArgs& a, std::int64_t n, std::int64_t p) {
     const std::int64_t corner = (p * w.stride_h - w.pad_top) * row + (q * w.stride_w - w.pad_left) * a.C;
     const Range s = places_of(columns_of(w, a.W), q);
     if (w.kernel_h == 2 && w.kernel_w == 2 && r.end - r.begin == 2 && s.end - s.begin == 2) {
-      pool_window(x, corner, row, a.C, {0, 2}, {0, 2}, 2, y, argmax);  // constants, so that it is unrolled
+      pool_window<false>(x, corner, row, a.C, {0, 2}, {0, 2}, 2, y, argmax);  // constants, so that it is unrolled
     } else {
-      pool_window(x, corner, row, a.C, r, s, w.kernel_w, y, argmax);
+      pool_window<false>(x, corner, row, a.C, r, s, w.kernel_w, y, argmax);
     }
   }
 }
