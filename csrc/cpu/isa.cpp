@@ -10,7 +10,7 @@ namespace {
 constexpr std::array<const char*, kIsaCount> kNames{"generic", "x86-64-v2", "x86-64-v3", "x86-64-v4"};
 
 Isa best_isa() {
-#if defined(__x86_64__)
+#if !defined(STAPES_GENERIC_ONLY)
   __builtin_cpu_init();
   const bool v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
   const bool v3 = v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
