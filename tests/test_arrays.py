@@ -126,6 +126,18 @@ def test_torch_tensors(call):
             assert same_bits(a, b)
 
 
+def test_torch_tensors_that_cannot_be_read():
+    torch = pytest.importorskip("torch")
+    for tensor in (
+        torch.zeros(2, 3, requires_grad=True),
+        torch.zeros(2, 3, dtype=torch.bfloat16),
+        torch.zeros(2, 3).to_sparse(),
+        torch.zeros(2, 3, device="meta"),
+    ):
+        with pytest.raises(TypeError, match=r"relu_fwd: x \(Tensor\) cannot be read by DLPack: \w"):
+            stapes.ops.relu_fwd(tensor)
+
+
 @every_call
 def test_wrong_dtype_of_one_input(call):
     """One in which the CPU does not compute, or other than that of the rest."""

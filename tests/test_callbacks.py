@@ -118,7 +118,7 @@ def weight_of(model):
     ("values", "kwargs", "epochs", "best"),
     [
         ([5, 4, 3, 3, 3, 3, 0], {"patience": 2}, 5, 2),
-        ([5, 4, 3, 3, 3, 3, 0], {"patience": 2, "restore_best": False}, 5, 4),
+        ([5, 4, 3, 3, 3, 3, 0], {"patience": 2, "restore_best_weights": False}, 5, 4),
         ([1, 2, 3, 1, 1, 1, 9], {"patience": 3, "mode": "max"}, 6, 2),
         ([5, 4.9, 4.8, 4.7, 0], {"patience": 3, "min_delta": 0.5}, 4, 0),
         ([np.nan, np.nan, 3, 4, 4], {"patience": 2}, 5, 2),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 import stapes as package
 from command_line import CLASSES, answer, complaint, sounds, stapes
+from stapes.cli import main
 
 TRAIN_KEYS = {
     *("model", "classes", "epochs", "loss", "accuracy", "val_loss", "val_accuracy"),
@@ -233,7 +235,22 @@ def test_help_names_every_command(tmp_path):
     assert all(name in done.stdout for name in ("train", "evaluate", "predict", "demo", "info"))
     done = stapes(tmp_path, "train", "--help")
     assert "--clip-seconds" in done.stdout
+    examples = [line.split()[:2] for line in done.stdout.splitlines() if "  stapes train" in line]
+    assert examples == [["stapes", "train"]] * 4, "a line each"
     assert "95th percentile" in " ".join(done.stdout.split())
+
+
+def test_ctrl_c_while_modules_are_read(monkeypatch):
+    class Interrupting:
+        def find_spec(self, name, *_):
+            if name == "stapes.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "stapes.cli.app", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 130
 
 
 def test_entry_point_is_main():

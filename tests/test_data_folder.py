@@ -238,6 +238,16 @@ def test_manifest(root):
     assert both.groups[0] == "a/0.wav"
 
 
+def test_features_must_be_features(root):
+    folder(root, "ab")
+    path = table(root, "path,label\na/0.wav,a\nb/0.wav,b\n")
+    with pytest.raises(TypeError, match=r"AudioFolder: features must be .* got None"):
+        AudioFolder(root, features=None)
+    with pytest.raises(TypeError, match=r"Manifest: features must be .* got 'logmel'"):
+        Manifest(csv=path, features="logmel")
+    assert len(Manifest(csv=path, features=FEATURES)) == 2
+
+
 def test_manifest_parts_beyond_the_file(root):
     write(root / "a.wav", 1.0)
     path = table(root, "path,label,start,end\na.wav,a,0.5,9\na.wav,a,2,3\nno.wav,a,,\n")

@@ -5,6 +5,7 @@ import pytest
 
 from networks import Stream, assert_same_state, dense, images, mixed, seed_like
 from stapes import nn
+from stapes.audio import LogMel, Normalized
 from stapes.optim import SGD, Adam, CosineLR
 from stapes.train import Callback, DivergedError
 
@@ -168,10 +169,54 @@ def test_data_objects():
     assert model.clip_seconds == 1.5
     assert model.evaluate(data)["loss"] == model.evaluate(x, y)["loss"]
     np.testing.assert_array_equal(model.predict(data), model.predict(x))
-    with pytest.raises(ValueError, match=r"has the classes \['b', 'a', 'c'\], the model \['a'"):
+    with pytest.raises(ValueError, match=r"classes \['b', 'a', 'c'\], those trained on are \['a'"):
         model.evaluate(Stream(x, y, "bac"))
     with pytest.raises(ValueError, match="y must be None"):
         model.fit(data, y)
+
+
+def test_validation_data_must_mean_what_was_trained_on():
+    x, y = images(20)
+    data, raw = Stream(x, y), Stream(x, y)
+    data.features = raw.features = LogMel()
+    data.features = Normalized(LogMel(), np.zeros(64), np.full(64, 2.0))
+    model = mixed()
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=r"validation_data: the data has the classes \['b'"):
+        model.fit(data, validation_data=Stream(x, y, "bac"), progress=False)
+    with pytest.raises(ValueError, match="validation_data: the data has other features"):
+        model.fit(data, validation_data=raw, progress=False)
+    model.fit(data, validation_data=(x, y), progress=False)
+    for verb in (model.evaluate, model.predict):
+        with pytest.raises(ValueError, match=f"{verb.__name__}: the data has other features"):
+            verb(raw)
+
+
+def test_arguments_that_cannot_be_trained_with():
+    x, y = images(8)
+    model = mixed()
+    model.compile("sgd")
+    with pytest.raises(TypeError, match="callbacks must be a list, got <"):
+        model.fit(x, y, callbacks=Callback(), progress=False)
+    with pytest.raises(TypeError, match=r"callbacks must be stapes.train.Callback, got <class"):
+        model.fit(x, y, callbacks=[Callback], progress=False)
+    with pytest.raises(ValueError, match="fit: seed must be at least 0"):
+        model.fit(x, y, seed=-1, progress=False)
+    with pytest.raises(ValueError, match="train_on_batch: there are no samples"):
+        model.train_on_batch(x[:0], y[:0])
+
+
+def test_weights_assigned_in_another_dtype_are_converted():
+    x, y = images(8)
+    model = seed_like()
+    model.build(x.shape[1:])
+    model.compile("sgd")
+    expected = model.predict(x)
+    for p in model.parameters():
+        p.data = p.data.astype(np.float64)
+    np.testing.assert_array_equal(model.predict(x), expected)
+    model.train_on_batch(x, y)
+    assert {p.dtype for p in model.parameters()} == {np.dtype(np.float32)}
 
 
 def test_the_seed_decides():

@@ -71,13 +71,16 @@ def as_input(op: str, name: str, x: Array, *, converted: bool = False) -> Array:
 
 
 def _from_dlpack(op: str, name: str, x: Any) -> Array:
-    kind = x.__dlpack_device__()[0]
-    if kind == _DLPACK_CPU:
-        return np.from_dlpack(x)
-    if kind == _DLPACK_CUDA:
-        import cupy
+    try:
+        kind = x.__dlpack_device__()[0]
+        if kind == _DLPACK_CPU:
+            return np.from_dlpack(x)
+        if kind == _DLPACK_CUDA:
+            import cupy
 
-        return cupy.from_dlpack(x)
+            return cupy.from_dlpack(x)
+    except (BufferError, RuntimeError, ValueError) as e:
+        raise TypeError(f"{op}: {name} ({type(x).__name__}) cannot be read by DLPack: {e}") from e
     raise TypeError(f"{op}: {name} must be on the CPU or a CUDA device, got DLPack device {kind}")
 
 

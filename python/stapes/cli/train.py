@@ -127,14 +127,14 @@ def train(
     ] = False,
     json: Json = False,
 ) -> None:
-    r"""Train a model on sound files.
+    """Train a model on sound files.
 
     \b
     stapes train sounds/                        the defaults are good to begin with
     stapes train sounds/ --valid 0              on everything
     stapes train a.csv --valid b.csv --out runs/birds
     stapes train --out runs/birds --resume      after an interruption
-    """
+    """  # noqa: D301 - \b keeps the lines apart
     if resume and out is None:
         raise typer.BadParameter("--resume needs --out RUN, the run folder to go on with")
     if resume and overwrite:

@@ -56,6 +56,11 @@ class AudioData:
         skipped: Skipped | None = None,
         missing_ok: bool = False,
     ) -> None:
+        if not isinstance(features, Features):
+            raise TypeError(
+                f"{type(self).__name__}: features must be stapes.audio features, for example"
+                f" LogMel(), got {features!r}"
+            )
         # The cache holds what is under a normalisation, which is applied as batches are read.
         inner = features.inner if isinstance(features, Normalized) else features
         ready = prepare(clips, inner, clip_seconds, cache_dir, progress)

@@ -30,7 +30,7 @@ class Manifest(AudioData):
 
     Parameters
     ----------
-    path : path
+    csv : path
         The table.
     features, clip_seconds, cache_dir, progress, missing_ok
         As in `AudioFolder`.
@@ -56,7 +56,7 @@ class Manifest(AudioData):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        csv: str | os.PathLike[str],
         *,
         features: Features,
         clip_seconds: float | None = None,
@@ -67,7 +67,7 @@ class Manifest(AudioData):
         progress: bool | None = None,
         missing_ok: bool = False,
     ) -> None:
-        table = Path(path)
+        table = Path(csv)
         clips = _clips(table, filter or {}, group)
         found = sorted({clip.label for clip in clips})
         names = found if classes is None else check_names(classes)

@@ -168,6 +168,36 @@ def as_source(x: Any, y: Any, what: str) -> Source:
     return source
 
 
+def check_alike(what: str, data: Any, ours: Any) -> None:
+    """Refuse data whose labels or inputs mean something else than what a model is trained on.
+
+    Parameters
+    ----------
+    what : str
+        For the error.
+    data, ours : object
+        Data, and the model or its training data: compared where both have ``classes`` or
+        ``features``.
+
+    Raises
+    ------
+    ValueError
+        If they differ.
+    """
+    theirs, known = getattr(data, "classes", None), getattr(ours, "classes", None)
+    if theirs and known and list(theirs) != list(known):
+        raise ValueError(
+            f"{what}: the data has the classes {list(theirs)}, those trained on are {list(known)}"
+        )
+    theirs, known = getattr(data, "features", None), getattr(ours, "features", None)
+    if theirs is not None and known is not None and theirs != known:
+        raise ValueError(
+            f"{what}: the data has other features than those trained on: make both with the same"
+            f" ones, normalised alike (data.normalized(mean, std)); got {_short(theirs)}, trained"
+            f" on {_short(known)}"
+        )
+
+
 def as_inputs(x: Any, what: str) -> Any:
     """Return x as an array of numbers with a batch axis and at least one more."""
     x = x if is_cupy(x) else np.asarray(x)
@@ -193,6 +223,11 @@ def _finite(y: NDArray[Any]) -> NDArray[Any]:
     if bad.any():
         raise ValueError(f"y must be finite, got NaN or infinity at sample {int(bad.argmax())}")
     return y
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."
 
 
 def _inner(shape: tuple[int, ...]) -> str:

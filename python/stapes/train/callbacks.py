@@ -74,6 +74,21 @@ class Callback:
         """Go back to a `state_dict`."""
 
 
+def check_callbacks(callbacks: object) -> None:
+    """Refuse what is no list of callbacks.
+
+    Raises
+    ------
+    TypeError
+        Naming what was got.
+    """
+    if not isinstance(callbacks, list | tuple):
+        raise TypeError(f"fit: callbacks must be a list, got {callbacks!r}")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"fit: callbacks must be stapes.train.Callback, got {callback!r}")
+
+
 class Best:
     """The best value so far of a number in the logs.
 
@@ -132,7 +147,7 @@ class EarlyStopping(Callback):
         Which is better; "auto": larger for accuracies, else smaller.
     min_delta : float
         What an improvement is at least.
-    restore_best : bool
+    restore_best_weights : bool
         Give the model the weights of the best epoch at the end of training, whether it was stopped
         or ran to its last epoch.
 
@@ -150,11 +165,11 @@ class EarlyStopping(Callback):
         mode: Mode = "auto",
         *,
         min_delta: float = 0.0,
-        restore_best: bool = True,
+        restore_best_weights: bool = True,
     ) -> None:
         if patience < 1:
             raise ValueError(f"EarlyStopping: patience must be at least 1, got {patience}")
-        self.patience, self.restore_best = int(patience), bool(restore_best)
+        self.patience, self.restore_best_weights = int(patience), bool(restore_best_weights)
         self._best = Best("EarlyStopping", monitor, mode, min_delta)
         self._forget()
 
@@ -175,7 +190,7 @@ class EarlyStopping(Callback):
         epoch = logs["epoch"]
         if self._best.improved(logs) or self.best_epoch is None:
             self.best_epoch = epoch
-            if self.restore_best:
+            if self.restore_best_weights:
                 self._weights = model.state_dict()
         elif epoch - self.best_epoch >= self.patience:
             self.stopped_epoch = epoch

@@ -13,9 +13,10 @@ from stapes import ops
 from stapes.device import Array
 from stapes.nn.chain import _Chain
 from stapes.nn.layer import Layer, Shape
+from stapes.ops._args import unsigned
 from stapes.train import metrics as _metrics
-from stapes.train.batches import Source, Targets, as_inputs, as_source
-from stapes.train.callbacks import Callback, History
+from stapes.train.batches import Source, Targets, as_inputs, as_source, check_alike
+from stapes.train.callbacks import Callback, History, check_callbacks
 from stapes.train.compiled import Compiled, LossLike, MetricLike, compile_model
 from stapes.train.errors import DivergedError, first_not_finite
 from stapes.train.plan import Plan
@@ -145,13 +146,12 @@ class KerasVerbs(_Chain):
         from stapes.train.loop import Run
 
         _positive("fit", batch_size=batch_size, epochs=epochs)
-        for callback in callbacks:
-            if not isinstance(callback, Callback):
-                raise TypeError(f"fit: callbacks must be stapes.train.Callback, got {callback!r}")
+        unsigned("fit", "seed", seed)
+        check_callbacks(callbacks)
         source = self._source(x, y, "fit")
         validation = None
         if validation_data is not None:
-            validation = self._validation(validation_data)
+            validation = self._validation(validation_data, source)
         self._adopt_data(source)
         run = Run(
             self,
@@ -185,6 +185,8 @@ class KerasVerbs(_Chain):
         """
         compiled = self._ready()
         x = self._batch(as_inputs(x, "train_on_batch"))
+        if not len(x):
+            raise ValueError("train_on_batch: there are no samples")
         with self._mode(training=True):
             target = self._targets(x.shape[1:])(y, len(x))
             loss, output, target = self._step(x, target, "train_on_batch")
@@ -204,7 +206,9 @@ class KerasVerbs(_Chain):
             As `fit`; also ValueError where a data object has other classes than the model.
         """
         _positive("evaluate", batch_size=batch_size)
-        return self._evaluate(self._source(x, y, "evaluate"), batch_size, lambda: None)
+        source = self._source(x, y, "evaluate")
+        check_alike("evaluate", source, self)
+        return self._evaluate(source, batch_size, lambda: None)
 
     def predict(self, x: Any, *, batch_size: int = 32) -> Array:
         """Return class probabilities (cross-entropy, or a final Softmax), else the outputs.
@@ -223,6 +227,7 @@ class KerasVerbs(_Chain):
         """
         _positive("predict", batch_size=batch_size)
         if hasattr(x, "batches"):
+            check_alike("predict", x, self)
             batches = (b for b, _ in x.batches(batch_size, shuffle=False, seed=0))
         else:
             x = as_inputs(x, "predict")
@@ -299,6 +304,10 @@ class KerasVerbs(_Chain):
             raise RuntimeError("layers were added or removed after compile(): call compile() again")
         if any(layer.dtype != compiled.dtype for layer in compiled.plan.layers):
             raise RuntimeError("the dtype was changed after compile(): call compile() again")
+        for layer in compiled.plan.layers:
+            for p in layer._parameters.values():
+                if p.dtype != compiled.dtype:  # assigned in another one after compile
+                    p.replace(p.data.astype(compiled.dtype))
         return compiled
 
     def _plan(self) -> Plan:
@@ -384,16 +393,13 @@ class KerasVerbs(_Chain):
             return source
         first, _ = next(iter(source.batches(1, shuffle=False, seed=0)))
         self._targets(first.shape[1:])
-        theirs = getattr(source, "classes", None)
-        if what != "fit" and self.classes and theirs and list(theirs) != list(self.classes):
-            raise ValueError(
-                f"{what}: the data has the classes {list(theirs)}, the model {list(self.classes)}"
-            )
         return source
 
-    def _validation(self, given: Any) -> Source:
+    def _validation(self, given: Any, training: Source) -> Source:
         if hasattr(given, "batches"):
-            return self._source(given, None, "validation_data")
+            source = self._source(given, None, "validation_data")
+            check_alike("validation_data", source, training)
+            return source
         if not isinstance(given, tuple | list) or len(given) != 2:
             raise TypeError("fit: validation_data must be (x, y) or a data object")
         return self._source(given[0], given[1], "validation_data")
