@@ -7,7 +7,7 @@ from networks import Stream, assert_same_state, dense, images, mixed, seed_like
 from stapes import nn
 from stapes.audio import LogMel, Normalized
 from stapes.optim import SGD, Adam, CosineLR
-from stapes.train import Callback, DivergedError
+from stapes.train import Callback, Checkpoint, DivergedError
 
 
 def softmax(z):
@@ -204,6 +204,21 @@ def test_arguments_that_cannot_be_trained_with():
         model.fit(x, y, seed=-1, progress=False)
     with pytest.raises(ValueError, match="train_on_batch: there are no samples"):
         model.train_on_batch(x[:0], y[:0])
+
+
+def test_a_validation_loss_that_is_not_finite_stops_training(tmp_path):
+    x, y = images(20)
+    spoilt = x.copy()
+    spoilt[-1] = np.nan
+    model = seed_like()
+    model.compile("sgd")
+    keep = Checkpoint(tmp_path / "checkpoint")
+    with pytest.raises(DivergedError, match="epoch 1, after step 2: the validation loss is nan"):
+        model.fit(
+            x, y, batch_size=10, validation_data=(spoilt, y), callbacks=[keep], progress=False
+        )
+    assert not (tmp_path / "checkpoint").exists()
+    assert np.isnan(model.evaluate(spoilt, y)["loss"])
 
 
 def test_weights_assigned_in_another_dtype_are_converted():

@@ -5,6 +5,7 @@ Activations are NHWC, weights KRSC; names are torch's. float32 by default, float
 """
 
 from stapes.losses import CrossEntropyLoss, MSELoss
+from stapes.nn import convert
 from stapes.nn.activation import Dropout, ReLU, Softmax
 from stapes.nn.conv import Conv1d, Conv2d, ConvTranspose2d
 from stapes.nn.layer import Layer, from_config
@@ -35,5 +36,6 @@ __all__ = [
     "Softmax",
     "TimePool",
     "Upsample2d",
+    "convert",
     "from_config",
 ]

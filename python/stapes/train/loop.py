@@ -85,11 +85,12 @@ class Run:
             loss = self._train_batch(x, y)
             so_far = _metrics.results(self.metrics)
             self.progress.update(self.batch, {"loss": self.loss.result(), **so_far})
-            where = {"epoch": epoch, "batch": self.batch - 1, "step": self.step}
-            self._tell("on_batch_end", **where, loss=loss, **so_far)
+            place = {"epoch": epoch, "batch": self.batch - 1, "step": self.step}
+            self._tell("on_batch_end", **place, loss=loss, **so_far)
         logs = _metrics.results([self.loss, *self.metrics])
         if self.validation is not None:
-            found = self.model._evaluate(self.validation, self.batch_size, check)
+            where = f"epoch {epoch + 1}, after step {self.step}"
+            found = self.model._evaluate(self.validation, self.batch_size, check, where)
             logs |= {f"val_{name}": value for name, value in found.items()}
         self.check_weights()
         self.history.append(epoch, logs)

@@ -343,8 +343,13 @@ class KerasVerbs(_Chain):
         return loss, output, self._metric_target(target)
 
     def _evaluate(
-        self, source: Source, batch_size: int, check: Callable[[], None]
+        self,
+        source: Source,
+        batch_size: int,
+        check: Callable[[], None],
+        where: str | None = None,
     ) -> dict[str, float]:
+        """Return loss and metrics; with ``where``, a loss that is not finite is an error."""
         compiled = self._ready()
         loss = _metrics.Mean("loss", lambda output, target: compiled.loss(output, target)[0])
         made = compiled.new_metrics()
@@ -355,6 +360,9 @@ class KerasVerbs(_Chain):
                 target = self._targets(x.shape[1:])(y, len(x))
                 output = self._forward_plan(x)
                 loss.update(output, target)
+                if where is not None and not np.isfinite(loss.result()):
+                    what = f"the validation loss is {loss.result()}"
+                    raise DivergedError(f"{where}: {what}; {first_not_finite(self, x)}")
                 for metric in made:
                     metric.update(self._metric_output(metric, output), self._metric_target(target))
         return _metrics.results([loss, *made])
