@@ -192,6 +192,19 @@ def test_validation_data_must_mean_what_was_trained_on():
             verb(raw)
 
 
+def test_a_callback_may_change_the_learning_rate():
+    class Halve(Callback):
+        def on_epoch_end(self, model, logs):
+            model.optimizer.lr /= 2
+
+    x, y = images(20)
+    model = seed_like()
+    assert model.optimizer is None
+    model.compile(SGD(0.1))
+    model.fit(x, y, epochs=3, callbacks=[Halve()], progress=False)
+    assert model.optimizer.lr == 0.1 / 8
+
+
 def test_arguments_that_cannot_be_trained_with():
     x, y = images(8)
     model = mixed()

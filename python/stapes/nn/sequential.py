@@ -34,6 +34,8 @@ class Sequential(KerasVerbs):
         Length of the clips it was trained on, likewise.
     history : History or None
         Of the last `fit`.
+    optimizer : Optimizer or None
+        What `compile` was given; its ``lr`` may be assigned, in a callback too.
     stop_training : bool
         A callback sets it to end `fit` after the epoch.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import SupportsIndex, TypeAlias, cast
+from typing import SupportsIndex, TypeAlias
 
 import numpy as np
 

@@ -1,0 +1,175 @@
+"""What a compiled network does with one batch, and with data: behind the Keras verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stapes import ops
+from stapes.device import Array
+from stapes.nn.chain import _Chain
+from stapes.nn.layer import Layer, Shape
+from stapes.train import metrics as _metrics
+from stapes.train.batches import Source, Targets, as_source, check_alike
+from stapes.train.compiled import Compiled
+from stapes.train.errors import DivergedError, first_not_finite
+from stapes.train.plan import Plan
+
+if TYPE_CHECKING:
+    from stapes.optim import Optimizer
+
+
+class Engine(_Chain):
+    """A chain of layers that can be compiled, and what it then computes; see `KerasVerbs`."""
+
+    classes: list[str] | None = None
+    features: Any = None
+    clip_seconds: float | None = None
+    _compiled: Compiled | None = None
+    _inference: Plan | None = None
+    _probabilities: bool = False  # outputs are logits until predict
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The optimizer given to `compile`; None before."""
+        return None if self._compiled is None else self._compiled.optimizer
+
+    def _ready(self) -> Compiled:
+        compiled = self._compiled
+        if compiled is None:
+            raise RuntimeError("the network is not compiled: call compile() first")
+        if not compiled.plan.is_current():
+            raise RuntimeError("layers were added or removed after compile(): call compile() again")
+        if any(layer.dtype != compiled.dtype for layer in compiled.plan.layers):
+            raise RuntimeError("the dtype was changed after compile(): call compile() again")
+        for layer in compiled.plan.layers:
+            for p in layer._parameters.values():
+                if p.dtype != compiled.dtype:  # assigned in another one after compile
+                    p.replace(p.data.astype(compiled.dtype))
+        return compiled
+
+    def _plan(self) -> Plan:
+        """Return the compiled plan, or one for inference of a network that is not compiled."""
+        if self._compiled is not None:
+            return self._ready().plan
+        if self._inference is None or not self._inference.is_current():
+            self._inference = Plan(self, fuse=True, probabilities=self._probabilities)
+        return self._inference
+
+    def _forward_plan(self, x: Array) -> Array:
+        """Run the plan; the result is a buffer's content, to be copied."""
+        plan = self._plan()
+        with plan.buffers(x.shape):
+            return plan.forward(x)
+
+    def _finish(self, output: Array) -> Array:
+        """Return what `predict` gives, as a new array, from what the plan gives."""
+        return ops.softmax_fwd(output) if self._probabilities else np.array(output)
+
+    def _step(self, x: Array, target: Any, where: str) -> tuple[float, Array, Any]:
+        """Forward, backward, update: the loss, the plan's output and the target for metrics."""
+        compiled = self._ready()
+        plan = compiled.plan
+        with plan.buffers(x.shape):
+            output = plan.forward(x)
+            value, grad = compiled.loss(output, target)
+            loss = float(value)
+            if not np.isfinite(loss):
+                raise DivergedError(f"{where}: the loss is {loss}; {first_not_finite(self, x)}")
+            plan.backward(grad)
+        compiled.optimizer.step(self.parameters())
+        return loss, output, self._metric_target(target)
+
+    def _evaluate(
+        self,
+        source: Source,
+        batch_size: int,
+        check: Callable[[], None],
+        where: str | None = None,
+    ) -> dict[str, float]:
+        """Return loss and metrics; with ``where``, a loss that is not finite is an error."""
+        compiled = self._ready()
+        loss = _metrics.Mean("loss", lambda output, target: compiled.loss(output, target)[0])
+        made = compiled.new_metrics()
+        with self._mode(training=False):
+            for x, y in source.batches(batch_size, shuffle=False, seed=0):
+                check()
+                x = self._batch(x)
+                target = self._targets(x.shape[1:])(y, len(x))
+                output = self._forward_plan(x)
+                loss.update(output, target)
+                if where is not None and not np.isfinite(loss.result()):
+                    what = f"the validation loss is {loss.result()}"
+                    raise DivergedError(f"{where}: {what}; {first_not_finite(self, x)}")
+                for metric in made:
+                    metric.update(self._metric_output(metric, output), self._metric_target(target))
+        return _metrics.results([loss, *made])
+
+    def _metric_output(self, metric: _metrics.Metric, output: Array) -> Array:
+        """Probabilities only for those that need them: softmax does not change the largest."""
+        return self._finish(output) if isinstance(metric, _metrics.Mean) else output
+
+    def _metric_target(self, target: Any) -> Any:
+        ignored = self._ready().ignored
+        if ignored == _metrics.IGNORED or target.ndim != 1:
+            return target
+        return np.where(target == ignored, _metrics.IGNORED, target)
+
+    def _batch(self, x: Any) -> Array:
+        """Return a batch as the network takes it: contiguous, in the dtype of the weights."""
+        dtype = self.layers[0].dtype if self.layers else self.dtype
+        return np.ascontiguousarray(x, dtype=dtype)
+
+    def _targets(self, sample_shape: Shape) -> Targets:
+        compiled = self._ready()
+        key = (tuple(sample_shape), id(compiled))
+        if self.__dict__.get("_targets_key") != key:
+            shape = self.build(sample_shape)
+            self._targets_kept = Targets(compiled.targets, shape, compiled.dtype, compiled.ignored)
+            self._targets_key = key
+        return self._targets_kept
+
+    def _source(self, x: Any, y: Any, what: str) -> Source:
+        """Check inputs and targets as a whole, before anything is computed."""
+        self._ready()
+        source = as_source(x, y, what)
+        arrays = getattr(source, "x", None)
+        if arrays is not None:
+            source.y = self._targets(arrays.shape[1:])(y, len(source))  # type: ignore[attr-defined]
+            return source
+        first, _ = next(iter(source.batches(1, shuffle=False, seed=0)))
+        self._targets(first.shape[1:])
+        return source
+
+    def _validation(self, given: Any, training: Source) -> Source:
+        if hasattr(given, "batches"):
+            source = self._source(given, None, "validation_data")
+            check_alike("validation_data", source, training)
+            return source
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise TypeError("fit: validation_data must be (x, y) or a data object")
+        return self._source(given[0], given[1], "validation_data")
+
+    def _adopt_data(self, source: Source) -> None:
+        """Carry what a data object knows, so that the saved model can read sound files."""
+        for name in ("classes", "features", "clip_seconds"):
+            if hasattr(source, name):
+                setattr(self, name, getattr(source, name))
+
+    @contextmanager
+    def _mode(self, *, training: bool) -> Iterator[None]:
+        """Within the block, all layers train or infer; afterwards each is as it was."""
+        layers: list[Layer] = [self, *self._walk()]
+        before = [layer.training for layer in layers]
+        if training:
+            self.train()
+        else:
+            self.eval()
+        try:
+            yield
+        finally:
+            for layer, mode in zip(layers, before, strict=True):
+                layer.training = mode
