@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sounds import RATE, CountingLogMel, folder, gather
+from stapes import nn
 from stapes.audio import MFCC, LogMel
 from stapes.audio.features import Features
 from stapes.data import AudioFolder, Augment, Augmented
@@ -127,6 +128,18 @@ def test_order_is_that_of_the_data(data):
     np.testing.assert_array_equal(y, same_y)
 
 
+def test_evaluation_sees_the_data_as_it_is(data):
+    changed = Augmented(data, Augment(mixup=0.3))
+    model = nn.Sequential(nn.GlobalAvgPool2d(), nn.Linear(None, 3))
+    model.compile("sgd")
+    history = model.fit(changed, validation_data=changed, progress=False).history
+    plain = model.evaluate(data)
+    assert model.evaluate(changed) == plain
+    assert history["val_loss"] == [plain["loss"]]
+    assert history["loss"] != [plain["loss"]]
+    np.testing.assert_array_equal(model.predict(changed), model.predict(data))
+
+
 def test_interface_is_the_data_s(data):
     augmented = Augmented(data, Augment())
     assert len(augmented) == len(data)
@@ -204,3 +217,5 @@ def test_masks_of_plain_data_take_its_mean(tmp_path):
 def test_augment_errors(wrong):
     with pytest.raises(ValueError, match=f"Augment: {next(iter(wrong))} must lie in"):
         Augment(**wrong)
+    with pytest.raises(TypeError, match="Augment: gain must be a number, got str"):
+        Augment(gain="6")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from stapes.audio import Normalized
 from stapes.data._dataset import AudioData
 from stapes.data._types import Floats, Ints, Seed, seed_sequence
+from stapes.ops._args import number
 
 _STREAM = 1
 """Number of the random stream, beside the one of the order of the samples."""
@@ -49,6 +50,8 @@ class Augment:
 
     Raises
     ------
+    TypeError
+        If a parameter is no number.
     ValueError
         If a parameter is negative or not finite, or a part is above 1.
     """
@@ -63,6 +66,7 @@ class Augment:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
+            number("Augment", name, value)
             most = 1.0 if name in ("shift", "time_width", "band_width") else math.inf
             if not 0 <= value <= most or math.isinf(value):
                 raise ValueError(f"Augment: {name} must lie in 0 to {most:g}, got {value}")
@@ -140,6 +144,12 @@ def _mask(
     return np.expand_dims(mask, (2, 3) if axis == 1 else (1, 3))
 
 
+def _plain(data: AudioData) -> AudioData:
+    plain = AudioData.__new__(AudioData)
+    vars(plain).update({name: value for name, value in vars(data).items() if name != "augment"})
+    return plain
+
+
 def _mixed(
     x: Floats, y: Ints, alpha: float, classes: int, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
@@ -178,9 +188,11 @@ class Augmented(AudioData):
     def split(self, fraction: float, *, seed: Seed, groups: bool = True) -> tuple[Self, AudioData]:
         """Split as `AudioData.split`; the second part, for validation, is not augmented."""
         rest, chosen = super().split(fraction, seed=seed, groups=groups)
-        plain = AudioData.__new__(AudioData)
-        vars(plain).update(vars(chosen))
-        return rest, plain
+        return rest, _plain(chosen)
+
+    def plain(self) -> AudioData:
+        """Return the same data as it is: what evaluation and prediction take."""
+        return _plain(self)
 
     def batches(
         self, batch_size: int, *, shuffle: bool = False, seed: Seed = 0, start: int = 0

@@ -198,6 +198,11 @@ def check_alike(what: str, data: Any, ours: Any) -> None:
         )
 
 
+def unaugmented(data: Any) -> Any:
+    """Return a data object without its random changes, which are for training only."""
+    return data.plain() if hasattr(data, "plain") else data
+
+
 def as_inputs(x: Any, what: str) -> Any:
     """Return x as an array of numbers with a batch axis and at least one more."""
     x = x if is_cupy(x) else np.asarray(x)

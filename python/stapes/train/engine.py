@@ -13,7 +13,7 @@ from stapes.device import Array
 from stapes.nn.chain import _Chain
 from stapes.nn.layer import Layer, Shape
 from stapes.train import metrics as _metrics
-from stapes.train.batches import Source, Targets, as_source, check_alike
+from stapes.train.batches import Source, Targets, as_source, check_alike, unaugmented
 from stapes.train.compiled import Compiled
 from stapes.train.errors import DivergedError, first_not_finite
 from stapes.train.plan import Plan
@@ -135,7 +135,7 @@ class Engine(_Chain):
     def _source(self, x: Any, y: Any, what: str) -> Source:
         """Check inputs and targets as a whole, before anything is computed."""
         self._ready()
-        source = as_source(x, y, what)
+        source = as_source(x if what == "fit" else unaugmented(x), y, what)
         arrays = getattr(source, "x", None)
         if arrays is not None:
             source.y = self._targets(arrays.shape[1:])(y, len(source))  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from stapes.device import Array
 from stapes.nn.chain import _Chain
 from stapes.ops._args import unsigned
 from stapes.train import metrics as _metrics
-from stapes.train.batches import as_inputs, check_alike
+from stapes.train.batches import as_inputs, check_alike, unaugmented
 from stapes.train.callbacks import Callback, History, check_callbacks
 from stapes.train.compiled import LossLike, MetricLike, compile_model
 from stapes.train.engine import Engine
@@ -217,6 +217,7 @@ class KerasVerbs(Engine):
         """
         _positive("predict", batch_size=batch_size)
         if hasattr(x, "batches"):
+            x = unaugmented(x)
             check_alike("predict", x, self)
             batches = (b for b, _ in x.batches(batch_size, shuffle=False, seed=0))
         else:
