@@ -214,8 +214,8 @@ class Augmented(AudioData):
     ) -> Iterator[tuple[Floats, npt.NDArray[Any]]]:
         decibel = self._decibel() if self.augment.gain else 0.0
         mean = 0.0 if isinstance(self.features, Normalized) else self.statistics()[0]
-        for number, (x, y) in enumerate(plain, start):
-            rng = np.random.default_rng(seed_sequence(seed, _STREAM, number))
+        for place, (x, y) in enumerate(plain, start):
+            rng = np.random.default_rng(seed_sequence(seed, _STREAM, place))
             yield self.augment(x, y, rng, classes=len(self.classes), decibel=decibel, mean=mean)
 
     def _decibel(self) -> npt.NDArray[np.float64]:
