@@ -3,6 +3,15 @@
 #include "cpu/simd.hpp"
 #include "ops/kernels.hpp"
 
+// The assembler constraint of a vector register.
+#if defined(__x86_64__)
+#define STAPES_VECTOR_REGISTER "+v"
+#elif defined(__aarch64__)
+#define STAPES_VECTOR_REGISTER "+w"
+#else
+#define STAPES_VECTOR_REGISTER "+m"
+#endif
+
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
 
@@ -17,7 +26,7 @@ double run_chains(std::int64_t steps) {
 #pragma GCC unroll 24
     for (int i = 0; i < kChains; ++i) {
       acc[i] = acc[i] * a + b;
-      asm volatile("" : "+v"(acc[i]));  // keeps every chain in a register of its own
+      asm volatile("" : STAPES_VECTOR_REGISTER(acc[i]));  // keeps every chain in a register of its own
     }
   }
   double sum = 0;
