@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
@@ -54,3 +57,24 @@ def test_called_from_several_threads_at_once(random):
             for call, a, b in zip(some, got, expected, strict=True):
                 for x, y in zip(a, b, strict=True):
                     assert same_bits(x, y), f"{call} differs when called beside others"
+
+
+@pytest.mark.parametrize("count", [1025, 2**31 - 1])
+def test_more_threads_than_can_be_started_are_an_error(count):
+    with pytest.raises(ValueError, match=str(count)):
+        stapes.set_num_threads(count)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_in_a_forked_process(threads):
+    """OpenMP's threads are not there after a fork; an operator must not wait for them."""
+    threads(2)
+    x = np.linspace(-1, 1, 1 << 18, dtype=np.float32)
+    want = stapes.ops.relu_fwd(x)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # ends the child if it hangs
+        os._exit(0 if same_bits(stapes.ops.relu_fwd(x), want) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert stapes.num_threads() == 2
