@@ -12,15 +12,9 @@ constexpr std::array<const char*, kIsaCount> kNames{"generic", "x86-64-v2", "x86
 Isa best_isa() {
 #if !defined(STAPES_GENERIC_ONLY)
   __builtin_cpu_init();
-  const bool v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
-  const bool v3 = v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                  __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
-  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                  __builtin_cpu_supports("avx512vl");
-  if (v4) return Isa::kV4;
-  if (v3) return Isa::kV3;
-  if (v2) return Isa::kV2;
+  if (__builtin_cpu_supports("x86-64-v4")) return Isa::kV4;
+  if (__builtin_cpu_supports("x86-64-v3")) return Isa::kV3;
+  if (__builtin_cpu_supports("x86-64-v2")) return Isa::kV2;
   throw std::runtime_error("stapes: this processor lacks SSE4.2, which x86-64-v2 needs");
 #else
   return Isa::kGeneric;
