@@ -33,7 +33,11 @@ struct type_caster<stapes::Shape> {
   bool load(handle src, bool) {
     if (!isinstance<sequence>(src)) return false;
     value = stapes::Shape();
-    for (const handle item : reinterpret_borrow<sequence>(src)) value.push_back(item.cast<std::int64_t>());
+    for (const handle item : reinterpret_borrow<sequence>(src)) {
+      make_caster<std::int64_t> size;
+      if (!size.load(item, false)) return false;
+      value.push_back(cast_op<std::int64_t>(size));
+    }
     return true;
   }
   static handle cast(const stapes::Shape& shape, return_value_policy, handle) {

@@ -298,3 +298,11 @@ def test_updated_arrays_that_overlap(call):
             fresh[i] = fresh[j]
             with pytest.raises(ValueError, match=call.op):
                 call(stapes.ops, fresh)
+
+
+def test_empty_arrays_overlap_nothing():
+    x = np.ones((4, 3), np.float32)
+    y = stapes.ops.linear_fwd(x[2:2], np.ones((5, 3), np.float32), out=np.empty((0, 5), np.float32))
+    assert y.shape == (0, 5)
+    inside = x.reshape(-1)[5:5].reshape(0, 3)
+    assert stapes.ops.linear_dgrad(np.empty((0, 4), np.float32), x, out=inside) is inside

@@ -4,6 +4,7 @@ namespace stapes {
 namespace {
 
 bool overlaps(const Tensor& a, const Tensor& b) {
+  if (a.nbytes() == 0 || b.nbytes() == 0) return false;
   const auto a0 = reinterpret_cast<std::uintptr_t>(a.data), b0 = reinterpret_cast<std::uintptr_t>(b.data);
   return a0 < b0 + b.nbytes() && b0 < a0 + a.nbytes();
 }

@@ -37,7 +37,7 @@ std::string to_string(const Device& device) {
 Shape::Shape(std::initializer_list<std::int64_t> sizes) : Shape(sizes.begin(), sizes.end()) {}
 
 void Shape::push_back(std::int64_t size) {
-  if (ndim_ == kMaxDims) throw std::invalid_argument("stapes: arrays have at most 8 dimensions");
+  if (ndim_ == kMaxDims) throw std::invalid_argument("stapes: arrays must have at most 8 dimensions, got more");
   sizes_[static_cast<std::size_t>(ndim_++)] = size;
 }
 
