@@ -146,3 +146,13 @@ def test_drawn(ops, dtype, case, seed):
         x = random.normal(case.x, dtype)
         want = reference.avg_pool2d_fwd(x, case.kernel, **o)
         assert_close(ops.avg_pool2d_fwd(x, case.kernel, **o), want, length=25, scale=1.0)
+
+
+def test_bwd_of_no_images_takes_no_memory(ops, dtype):
+    """The width alone would be 48 GiB of scratch."""
+    shape = (0, 1, 2**31 - 1, 1)
+    dy = np.empty((0, 1, 2**30 - 1, 1), dtype)
+    assert (
+        ops.max_pool2d_bwd(dy, np.empty(dy.shape, np.uint8), shape, (1, 3), stride=2).shape == shape
+    )
+    assert ops.avg_pool2d_bwd(dy, shape, (1, 3), stride=2).shape == shape

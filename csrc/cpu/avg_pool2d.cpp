@@ -91,6 +91,7 @@ void fwd(const AvgPool2dArgs& a) {
 }
 
 void bwd(const AvgPool2dArgs& a) {
+  if (a.N == 0) return;
   const PoolAxis axis = columns_of(a.window, a.W);
   const Workspace covering_scratch = workspace_of<Range>(a.W), lengths_scratch = workspace_of<std::int64_t>(axis.count);
   Range* covers = covering_scratch.as<Range>();
