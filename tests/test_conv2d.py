@@ -151,3 +151,44 @@ def test_linear_is_a_1x1_convolution(ops, dtype, random):
     x, w = random.integers((6, 19), dtype), random.integers((9, 19), dtype)
     y = ops.conv2d_fwd(x[:, None, None, :], w[:, None, None, :])
     assert_exact(y[:, 0, 0], ops.linear_fwd(x, w), dtype)
+
+
+def test_dilation_and_padding_of_a_million(ops, dtype, random):
+    """Nothing but the middle tap meets the image: neither memory nor time grows with the rest."""
+    x, w, dy = (random.integers(s, dtype) for s in [(2, 8, 7, 4), (6, 3, 3, 4), (2, 8, 7, 6)])
+    options = {"dilation": 10**6, "padding": 10**6}
+    middle = w[:, 1:2, 1:2]
+    assert_exact(ops.conv2d_fwd(x, w, **options), reference.conv2d_fwd(x, middle), dtype)
+    dx = ops.conv2d_dgrad(dy, w, x.shape, **options)
+    assert_exact(dx, reference.conv2d_dgrad(dy, middle, x.shape), dtype)
+    dw = np.zeros(w.shape)
+    dw[:, 1:2, 1:2] = reference.conv2d_wgrad(dy, x, middle.shape)
+    assert_exact(ops.conv2d_wgrad(dy, x, w.shape, **options), dw, dtype)
+
+
+def test_stride_and_padding_of_a_billion(ops, dtype, random):
+    """One output in 33 x 33 meets the image."""
+    x, w, b = (random.integers(s, dtype) for s in [(2, 5, 4, 3), (4, 3, 3, 3), (4,)])
+    options = {"stride": 2**26, "padding": 2**30}
+    want = np.broadcast_to(np.float64(b), (2, 33, 33, 4)).copy()
+    want[:, 16, 16] = reference.conv2d_fwd(x[:, :3, :3], w, b)[:, 0, 0]
+    assert_exact(ops.conv2d_fwd(x, w, b, **options), want, dtype)
+    dy = random.integers(want.shape, dtype)
+    dw = reference.conv2d_wgrad(dy[:, 16:17, 16:17], x[:, :3, :3], w.shape)
+    assert_exact(ops.conv2d_wgrad(dy, x, w.shape, **options), dw, dtype)
+    dx = np.zeros(x.shape)
+    dx[:, :3, :3] = reference.conv2d_dgrad(dy[:, 16:17, 16:17], w, (2, 3, 3, 3))
+    assert_exact(ops.conv2d_dgrad(dy, w, x.shape, **options), dx, dtype)
+
+
+def test_fused_stride_of_a_billion(ops, random):
+    x, w = (random.integers(s, np.float32) for s in [(1, 5, 4, 3), (4, 3, 3, 3)])
+    options = {"stride": 2**26, "padding": 2**30}
+    y, argmax = ops.conv2d_relu_max_pool2d_fwd(x, w, pool=(15, 17), **options)
+    z = reference.conv2d_fwd(x[:, :3, :3], w)[0, 0, 0]
+    want = np.zeros((1, 2, 1, 4))
+    want[0, 1, 0] = np.maximum(z, 0)
+    assert_exact(y, want, np.float32)
+    places = np.full(want.shape, 255)
+    places[0, 1, 0, z > 0] = (16 - 15) * 17 + 16
+    assert_exact(argmax, places, np.uint8)

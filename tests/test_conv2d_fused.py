@@ -149,3 +149,11 @@ def test_everything_dead_gives_zero_gradients(ops, dtype, random):
     dy, argmax = random.normal((2, 4, 4, 8), dtype), np.full((2, 4, 4, 8), DEAD, np.uint8)
     for gradient in ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, padding=1):
         assert_exact(gradient, np.zeros(gradient.shape), dtype)
+
+
+@pytest.mark.parametrize("pool", [(16, 16), (1, 256), (2**31, 2**31)])
+def test_window_of_more_than_255_places(ops, random, pool):
+    """255 means dead, so that it cannot be a place as well."""
+    x, w = random.normal((1, 20, 260, 1), np.float32), random.normal((2, 1, 1, 1), np.float32)
+    with pytest.raises(ValueError, match=r"conv2d_relu_max_pool2d_fwd: pool .*255"):
+        ops.conv2d_relu_max_pool2d_fwd(x, w, pool=pool)

@@ -70,7 +70,10 @@ def test_conv2d_relu_max_pool2d(case, random):
         close(gradient, t.grad)
 
 
-SYMMETRIC_TRANSPOSE_CASES = [c for c in TRANSPOSE_CASES if c.name != "asymmetric_pad"]
+# Torch's takes neither uneven padding nor "same".
+SYMMETRIC_TRANSPOSE_CASES = [
+    c for c in TRANSPOSE_CASES if not isinstance(c.options.get("padding", 0), str | tuple)
+]
 
 
 @pytest.mark.parametrize("case", SYMMETRIC_TRANSPOSE_CASES, ids=str)

@@ -1,4 +1,4 @@
-// Where in a run of channels is the argmax of max pooling this place? For Vec<T> or T at a time.
+// The argmax of max pooling: where in a run of channels is it this place? For Vec<T> or T at a time.
 #pragma once
 
 #include <cstdint>

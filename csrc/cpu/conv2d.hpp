@@ -1,4 +1,4 @@
-// A forward convolution put in the form that direct.hpp computes: its taps, and weights and bias packed.
+// A forward convolution put in the form that direct.hpp computes: its grid, and weights and bias packed.
 #pragma once
 
 #include "cpu/direct.hpp"
@@ -21,12 +21,7 @@ inline Conv2dShape flatten_pointwise(const Conv2dShape& s) {
 inline Grid forward_grid(const Conv2dShape& s) {
   const Window2d& w = s.window;
   return {s.N, s.H, s.W, s.C, w.P, w.Q, w.stride_h, w.stride_w,
-          -w.pad_top, (w.kernel_h - 1) * w.dil_h - w.pad_top, -w.pad_left, (w.kernel_w - 1) * w.dil_w - w.pad_left};
-}
-
-inline void forward_taps(const Window2d& w, Tap* taps) {
-  for (Index r = 0; r < w.kernel_h; ++r)
-    for (Index s = 0; s < w.kernel_w; ++s) *taps++ = {r * w.dil_h - w.pad_top, s * w.dil_w - w.pad_left};
+          {-w.pad_top, w.dil_h, w.kernel_h}, {-w.pad_left, w.dil_w, w.kernel_w}};
 }
 
 inline bool is_depthwise(const Conv2dShape& s) { return s.groups > 1 && s.groups == s.C && s.groups == s.K; }
@@ -41,7 +36,7 @@ void pack_panels(const DirectConv<T>& conv, T* panels, const F& row) {
     const Index g = unit / blocks.count;
     const Range block = blocks.block(unit % blocks.count);
     const Index k0 = block.begin * kLanes<T>, width = (block.end - block.begin) * kLanes<T>;
-    const Index used = width < conv.K - k0 ? width : conv.K - k0;
+    const Index used = least(width, conv.K - k0);
     T* to = panels + (g * blocks.padded() + k0) * depth;
     for (Index l = 0; l < depth; ++l, to += width) {
       row(g, l, k0, used, to);
@@ -81,8 +76,7 @@ template <class T>
 class Forward {
  public:
   Forward(const T* x, const T* w, const T* b, const Conv2dShape& shape, bool relu)
-      : shape_(shape), taps_(workspace_of<Tap>(tap_count())), conv_(describe(x, relu)),
-        packed_(workspace_of<T>(packed_elements(conv_) + bias_elements(conv_))) {
+      : conv_(describe(x, shape, relu)), packed_(workspace_of<T>(packed_elements(conv_) + bias_elements(conv_))) {
     T *panels = packed_.template as<T>(), *bias = panels + packed_elements(conv_);
     const Index depth = conv_.depth();
     if (conv_.depthwise) {
@@ -101,17 +95,12 @@ class Forward {
   const DirectConv<T>& conv() const { return conv_; }
 
  private:
-  Index tap_count() const { return shape_.window.kernel_h * shape_.window.kernel_w; }
-
-  DirectConv<T> describe(const T* x, bool relu) const {
-    forward_taps(shape_.window, taps_.template as<Tap>());
-    return {.input = x, .grid = forward_grid(shape_), .groups = shape_.groups, .C = shape_.C / shape_.groups,
-            .K = shape_.K / shape_.groups, .taps = taps_.template as<Tap>(), .tap_count = tap_count(),
-            .depthwise = is_depthwise(shape_), .panels = nullptr, .bias = nullptr, .relu = relu};
+  static DirectConv<T> describe(const T* x, const Conv2dShape& s, bool relu) {
+    return {.input = x, .grid = forward_grid(s), .groups = s.groups, .C = s.C / s.groups, .K = s.K / s.groups,
+            .tap_count = s.window.kernel_h * s.window.kernel_w, .depthwise = is_depthwise(s), .panels = nullptr,
+            .bias = nullptr, .relu = relu};
   }
 
-  Conv2dShape shape_;
-  Workspace taps_;
   DirectConv<T> conv_;
   Workspace packed_;
 };

@@ -10,26 +10,36 @@
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
 
-// The taps of one axis that reach the phase, last first, so that the positions of dy that they read ascend.
-struct AxisTap {
-  Index offset;  // p - i
-  Index tap;     // r
-};
-Index phase_taps(Index phase, Index kernel, Index stride, Index dil, Index pad, AxisTap* taps) {
-  Index n = 0;
-  for (Index r = kernel - 1; r >= 0; --r) {
-    const Index reach = phase + pad - r * dil;
-    if (reach % stride == 0) taps[n++] = {reach / stride, r};
+// The taps r = last, last - period, ... of one axis that reach the phase; last first, so that the positions p - i of dy
+// that they read ascend. They are equally far apart: r and r' reach the same phase where stride divides (r - r') * dil.
+struct PhaseAxis {
+  TapAxis offsets{0, 1, 0};  // p - i
+  Index last = 0, period = 0;
+
+  PhaseAxis(Index phase, Index kernel, Index stride, Index dil, Index pad) {
+    for (Index r = kernel - 1; r >= 0; --r) {
+      const Index reach = phase + pad - r * dil;
+      if (reach % stride != 0) continue;
+      if (offsets.count == 0) {
+        offsets.first = reach / stride;
+        last = r;
+      } else if (offsets.count == 1) {
+        offsets.step = reach / stride - offsets.first;
+        period = last - r;
+      }
+      ++offsets.count;
+    }
   }
-  return n;
-}
+  Index tap(Index i) const { return last - i * period; }
+};
 
 template <class T>
 class Phase {
  public:
   Phase(const Conv2dDgradArgs& a, const Conv2dShape& shape, Index phase_h, Index phase_w)
-      : shape_(shape), axes_(workspace_of<AxisTap>(shape.window.kernel_h + shape.window.kernel_w)),
-        taps_(workspace_of<Tap>(shape.window.kernel_h * shape.window.kernel_w)),
+      : shape_(shape),
+        rows_(phase_h, shape.window.kernel_h, shape.window.stride_h, shape.window.dil_h, shape.window.pad_top),
+        cols_(phase_w, shape.window.kernel_w, shape.window.stride_w, shape.window.dil_w, shape.window.pad_left),
         conv_(describe(static_cast<const T*>(a.dy), phase_h, phase_w)),
         packed_(workspace_of<T>(packed_elements(conv_) + bias_elements(conv_))) {
     T *panels = packed_.template as<T>(), *bias = panels + packed_elements(conv_);
@@ -42,26 +52,23 @@ class Phase {
   const DirectConv<T>& conv() const { return conv_; }
 
  private:
-  DirectConv<T> describe(const T* dy, Index phase_h, Index phase_w) {
+  DirectConv<T> describe(const T* dy, Index phase_h, Index phase_w) const {
     const Window2d& w = shape_.window;
-    rows_ = axes_.template as<AxisTap>();
-    cols_ = rows_ + w.kernel_h;
-    const Index R = phase_taps(phase_h, w.kernel_h, w.stride_h, w.dil_h, w.pad_top, rows_);
-    col_count_ = phase_taps(phase_w, w.kernel_w, w.stride_w, w.dil_w, w.pad_left, cols_);
-    Tap* taps = taps_.template as<Tap>();
-    for (Index t = 0; t < R * col_count_; ++t) taps[t] = {rows_[t / col_count_].offset, cols_[t % col_count_].offset};
-    const Index count = R * col_count_;
-    const Tap first = count > 0 ? taps[0] : Tap{0, 0}, last = count > 0 ? taps[count - 1] : Tap{0, 0};
+    const Index count = rows_.offsets.count * cols_.offsets.count;
+    const TapAxis none{0, 1, 1};
     const Grid grid{shape_.N, w.P, w.Q, shape_.K,
                     ceil_div(shape_.H - phase_h, w.stride_h), ceil_div(shape_.W - phase_w, w.stride_w),
-                    1, 1, first.row, last.row, first.col, last.col};
+                    1, 1, count > 0 ? rows_.offsets : none, count > 0 ? cols_.offsets : none};
     return {.input = dy, .grid = grid, .groups = shape_.groups, .C = shape_.K / shape_.groups,
-            .K = shape_.C / shape_.groups, .taps = taps, .tap_count = count, .depthwise = is_depthwise(shape_),
+            .K = shape_.C / shape_.groups, .tap_count = count, .depthwise = is_depthwise(shape_),
             .panels = nullptr, .bias = nullptr, .relu = false};
   }
 
   // The weight's place (r, s) of the t-th tap, in w as (K, R*S, C).
-  Index place(Index t) const { return rows_[t / col_count_].tap * shape_.window.kernel_w + cols_[t % col_count_].tap; }
+  Index place(Index t) const {
+    const Index cols = cols_.offsets.count;
+    return rows_.tap(t / cols) * shape_.window.kernel_w + cols_.tap(t % cols);
+  }
 
   void pack(const T* w, T* panels) const {
     const Index RS = shape_.window.kernel_h * shape_.window.kernel_w;
@@ -77,10 +84,7 @@ class Phase {
   }
 
   Conv2dShape shape_;
-  Workspace axes_;
-  AxisTap *rows_ = nullptr, *cols_ = nullptr;
-  Index col_count_ = 0;
-  Workspace taps_;
+  PhaseAxis rows_, cols_;
   DirectConv<T> conv_;
   Workspace packed_;
 };

@@ -35,6 +35,14 @@ void pool_band(const PoolGrid& g, const Band& band, const T* z, T* y, std::uint8
     }
 }
 
+// Bands so small that both the patch and the convolution of it stay in the cache, also where K is far above C.
+template <class T>
+Bands fused_bands(const DirectConv<T>& conv, const PoolGrid& pool) {
+  constexpr Index kMostOutputs = 4;  // in units of kPatchTarget
+  const Index per_pixel = ceil_div(pool.K, kMostOutputs), C = conv.grid.C;
+  return {conv.grid, per_pixel > C ? kPatchTarget * C / per_pixel : kPatchTarget, needs_slack(conv), pool.pool_h, pool.pool_w};
+}
+
 void fwd(const Conv2dReluMaxPool2dFwdArgs& a) {
   const Window2d& w = a.shape.window;
   const PoolGrid pool{a.shape.N, w.P, w.Q, a.shape.K, a.pool_h, a.pool_w};
@@ -46,16 +54,17 @@ void fwd(const Conv2dReluMaxPool2dFwdArgs& a) {
     const Forward<T> forward(static_cast<const T*>(a.x), static_cast<const T*>(a.w), static_cast<const T*>(a.b), shape,
                              false);
     const DirectConv<T>& conv = forward.conv();
-    const Bands bands(conv.grid, kPatchTarget, needs_slack(conv), a.pool_h, a.pool_w);
-    const Segments<T> segments(conv, bands.row_stride());
+    const Bands bands = fused_bands(conv, pool);
+    const Segments<T> segments(conv, bands);
     const int threads = num_threads();
-    const Index patch_elements = bands.patch_elements(), own_elements = patch_elements + bands.rows() * bands.cols() * pool.K;
+    const Index patch_elements = bands.patch_elements();
+    const Index own_elements = patch_elements + bands.rows() * bands.cols() * pool.K;
     const Workspace scratch = workspace_of<T>(threads * own_elements);
     parallel_for(bands.count(), threads, [&](Index task, int thread) {
       const Band band = bands[task];
       T *own = scratch.as<T>() + thread * own_elements, *z = own + patch_elements;
       const T* patch = bands.gather(conv.input, band, own);
-      run_band(conv, band, patch, segments, Output<T>{z, band.cols * pool.K, pool.K}, {0, unit_count(conv)});
+      run_band(conv, bands, band, patch, segments, Output<T>{z, band.cols * pool.K, pool.K}, {0, unit_count(conv)});
       pool_band(pool, band, z, static_cast<T*>(a.y), a.argmax);
     });
   });

@@ -18,8 +18,6 @@ inline constexpr Index kMostPartialElements = 1 << 21;  // of all chunks togethe
 
 enum class Layout { kAlongX, kAlongY, kDepthwise };
 
-constexpr Index least(Index a, Index b) { return a < b ? a : b; }
-
 template <class T>
 struct Problem {
   const T *x, *dy;
@@ -48,12 +46,12 @@ struct Problem {
 template <class T>
 Layout choose_layout(const Conv2dShape& s, Index C, Index K) {
   if (is_depthwise(s)) return Layout::kDepthwise;
-  const auto up = [](Index n, Index unit) { return ceil_div(n, unit) * unit; };
   constexpr Index kRows = kTileRows<Blocks<T>::kMost>;
   const bool merged = s.groups == 1 && s.window.dil_w == 1;
   const Index run = merged ? s.window.kernel_w * C : C;
   const Index runs = s.window.kernel_h * s.window.kernel_w * C / run;
-  const Index along_x = runs * up(run, kLanes<T>) * up(K, kRows), along_y = up(runs * run, kRows) * up(K, kLanes<T>);
+  const Index along_x = runs * round_up(run, kLanes<T>) * round_up(K, kRows);
+  const Index along_y = round_up(runs * run, kRows) * round_up(K, kLanes<T>);
   return along_x <= along_y ? Layout::kAlongX : Layout::kAlongY;
 }
 
@@ -231,8 +229,8 @@ struct Plan {
 
   // Bands [first, last), at most `group`, for the given units.
   void add_bands(Index first, Index last, T* scratch, T* partial, Range units) const {
-    BandGroup<T> in{{}, static_cast<int>(last - first), pr.grid.stride_h * bands.row_stride(),
-                    pr.grid.stride_w * pr.grid.C, padded_dy > 0 ? padded_dy : pr.shape.K};
+    BandGroup<T> in{{}, static_cast<int>(last - first), bands.output_row(), bands.output_pixel(),
+                    padded_dy > 0 ? padded_dy : pr.shape.K};
     for (int i = 0; i < in.count; ++i) in.band[i] = operands(bands[first + i], scratch + i * band_elements());
     switch (pr.layout) {
       case Layout::kAlongX: add_along_x(pr, in, segments, partial, units); break;
@@ -242,13 +240,12 @@ struct Plan {
   }
 };
 
-// Offsets of every tap and channel (depthwise: every tap) in a patch with this row stride.
+// Offsets of every tap and channel (depthwise: every tap) in a patch.
 template <class T>
-void make_offsets(const Problem<T>& pr, const Tap* taps, Index row_stride, Index* offsets) {
+void make_offsets(const Problem<T>& pr, const Bands& bands, Index* offsets) {
   const Index channels = pr.layout == Layout::kDepthwise ? 1 : pr.C;
   for (Index t = 0; t < pr.taps; ++t)
-    for (Index c = 0; c < channels; ++c)
-      *offsets++ = (taps[t].row - pr.grid.first_row) * row_stride + (taps[t].col - pr.grid.first_col) * pr.grid.C + c;
+    for (Index c = 0; c < channels; ++c) *offsets++ = bands.tap_offset(t) + c;
 }
 
 // Partial sums in order, to dw as (K, taps, C).
@@ -301,17 +298,16 @@ void accumulate(const Plan<T>& plan, Index chunks, Index splits, T* partial) {
 
 template <class T>
 void run_wgrad(const Problem<T>& pr, T* dw) {
-  const Workspace taps = workspace_of<Tap>(pr.taps), offsets = workspace_of<Index>(pr.depth());
-  forward_taps(pr.shape.window, taps.as<Tap>());
+  const Workspace offsets = workspace_of<Index>(pr.depth());
   const Bands bands(pr.grid, kPatchTarget, needs_slack(pr));
   const DirectConv<T> conv{.input = pr.x, .grid = pr.grid, .groups = pr.shape.groups, .C = pr.C, .K = pr.K,
-                           .taps = taps.as<Tap>(), .tap_count = pr.taps, .depthwise = false, .panels = nullptr,
-                           .bias = nullptr, .relu = false};
-  const Segments<T> segments(conv, bands.row_stride());
-  make_offsets(pr, taps.as<Tap>(), bands.row_stride(), offsets.as<Index>());
+                           .tap_count = pr.taps, .depthwise = false, .panels = nullptr, .bias = nullptr,
+                           .relu = false};
+  const Segments<T> segments(conv, bands);
+  make_offsets(pr, bands, offsets.as<Index>());
   const Index lanes = kLanes<T>;
   const bool pad = pr.layout != Layout::kAlongX && (pr.K % lanes != 0 || pr.shape.K % lanes != 0);
-  const Plan<T> plan{pr, bands, segments, offsets.as<Index>(), pad ? ceil_div(pr.shape.K, lanes) * lanes + lanes : 0,
+  const Plan<T> plan{pr, bands, segments, offsets.as<Index>(), pad ? round_up(pr.shape.K, lanes) + lanes : 0,
                      group_size(bands)};
 
   const Index elements = pr.partial_elements();

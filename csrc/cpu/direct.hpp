@@ -15,14 +15,10 @@
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 
-struct Tap {
-  Index row, col;
-};
-
 // K split into blocks of nearly equal numbers of vectors.
 template <class T>
 struct Blocks {
-  static constexpr int kMost = STAPES_VECTOR_BYTES == 64 ? 3 : 2;
+  static constexpr int kMost = kMaxTileVectors;
   Index vectors, count;
 
   explicit Blocks(Index K) : vectors(ceil_div(K, kLanes<T>)), count(ceil_div(vectors, kMost)) {}
@@ -35,8 +31,7 @@ struct DirectConv {
   const T* input;
   Grid grid;
   Index groups, C, K;   // channels of a group, in and out
-  const Tap* taps;      // sorted by row, then col
-  Index tap_count;
+  Index tap_count;      // those of the grid, by row, then column; or 0: y is the bias
   bool depthwise;       // C = K = 1: vectors lie along the groups
   const T* panels;      // see pack_panels; depthwise: (tap, channel)
   const T* bias;        // padded as the panels are; zeros where there is none
@@ -45,13 +40,12 @@ struct DirectConv {
   Index depth() const { return tap_count * C; }
 };
 
-// Runs of taps that are one piece of memory, for a patch with this row stride. Returns how many.
+// Runs of taps that are one piece of memory in a patch. Returns how many.
 template <class T>
-Index make_segments(const DirectConv<T>& conv, Index row_stride, Segment* segments) {
-  const Index pixel = conv.grid.C;
+Index make_segments(const DirectConv<T>& conv, const Bands& bands, Segment* segments) {
   Index n = 0;
-  for (const Tap* t = conv.taps; t != conv.taps + conv.tap_count; ++t) {
-    const Index offset = (t->row - conv.grid.first_row) * row_stride + (t->col - conv.grid.first_col) * pixel;
+  for (Index t = 0; t < conv.tap_count; ++t) {
+    const Index offset = bands.tap_offset(t);
     if (conv.groups == 1 && n > 0 && segments[n - 1].offset + segments[n - 1].length == offset) {
       segments[n - 1].length += conv.C;
     } else {
@@ -71,9 +65,9 @@ struct Output {
 template <class T>
 class PixelWalk {
  public:
-  PixelWalk(const Grid& grid, const T* patch, Index row_stride, const Output<T>& out, Index cols)
-      : x_(patch), y_(out.origin), cols_(cols), x_step_(grid.stride_w * grid.C), y_step_(out.pixel_stride),
-        x_row_(grid.stride_h * row_stride - cols * x_step_), y_row_(out.row_stride - cols * y_step_) {}
+  PixelWalk(const Bands& bands, const T* patch, const Output<T>& out, Index cols)
+      : x_(patch), y_(out.origin), cols_(cols), x_step_(bands.output_pixel()), y_step_(out.pixel_stride),
+        x_row_(bands.output_row() - cols * x_step_), y_row_(out.row_stride - cols * y_step_) {}
 
   // The next `rows` pixels (the last one again when there are fewer) to x and y.
   template <int MR>
@@ -119,7 +113,7 @@ void run_block(const DirectConv<T>& conv, PixelWalk<T> walk, Index pixels, const
       tile.add_dense(x, segments, count, w);
     }
     if (conv.relu) tile.relu();
-    tile.store_to(y, static_cast<int>(left < MR ? left : MR), width);
+    tile.store_to(y, static_cast<int>(least(left, MR)), width);
   }
 }
 
@@ -127,30 +121,29 @@ void run_block(const DirectConv<T>& conv, PixelWalk<T> walk, Index pixels, const
 template <class T>
 class Segments {
  public:
-  Segments(const DirectConv<T>& conv, Index row_stride)
-      : memory_(workspace_of<Segment>(conv.tap_count)), row_stride_(row_stride),
-        count_(make_segments(conv, row_stride, memory_.template as<Segment>())) {}
+  Segments(const DirectConv<T>& conv, const Bands& bands)
+      : memory_(workspace_of<Segment>(conv.tap_count)),
+        count_(make_segments(conv, bands, memory_.template as<Segment>())) {}
 
   const Segment* begin() const { return memory_.template as<Segment>(); }
   Index count() const { return count_; }
-  Index row_stride() const { return row_stride_; }
 
  private:
   Workspace memory_;
-  Index row_stride_, count_;
+  Index count_;
 };
 
 // All outputs of a band in blocks [units.begin, units.end); see unit_count.
 template <class T>
-void run_band(const DirectConv<T>& conv, const Band& band, const T* patch, const Segments<T>& segments,
-              const Output<T>& out, Range units) {
+void run_band(const DirectConv<T>& conv, const Bands& bands, const Band& band, const T* patch,
+              const Segments<T>& segments, const Output<T>& out, Range units) {
   const Index K = conv.depthwise ? conv.groups : conv.K;
   const Blocks<T> blocks(K);
   for (Index u = units.begin; u < units.end; ++u) {
     const Index g = u / blocks.count;
     const Range block = blocks.block(u % blocks.count);
     const Index k0 = block.begin * kLanes<T>;
-    const PixelWalk<T> walk(conv.grid, patch + (conv.depthwise ? k0 : g * conv.C), segments.row_stride(),
+    const PixelWalk<T> walk(bands, patch + (conv.depthwise ? k0 : g * conv.C),
                             {out.origin + g * K + k0, out.row_stride, out.pixel_stride}, band.cols);
     const Index channel = g * blocks.padded() + k0;
     const T* w = conv.panels + (conv.depthwise ? k0 : channel * conv.depth());
@@ -181,18 +174,17 @@ template <class T>
 void run_direct(const DirectConv<T>& conv, const Output<T>& y, Index image_stride) {
   if (conv.grid.N == 0 || conv.grid.P == 0 || conv.grid.Q == 0) return;
   const Bands bands(conv.grid, kPatchTarget, needs_slack(conv));
-  const Segments<T> segments(conv, bands.row_stride());
+  const Segments<T> segments(conv, bands);
   const int threads = num_threads();
   const Index patch_elements = bands.patch_elements();
   const Workspace scratch = workspace_of<T>(threads * patch_elements);
-  const Index units = unit_count(conv), spare = ceil_div(kTasksWanted, bands.count());
-  const Index splits = spare < units ? spare : units;
+  const Index units = unit_count(conv), splits = least(units, ceil_div(kTasksWanted, bands.count()));
   parallel_for(bands.count() * splits, threads, [&](Index task, int thread) {
     const Band band = bands[task / splits];
     const T* patch = bands.gather(conv.input, band, scratch.as<T>() + thread * patch_elements);
     const Output<T> out{y.origin + band.n * image_stride + band.p * y.row_stride + band.q * y.pixel_stride,
                         y.row_stride, y.pixel_stride};
-    run_band(conv, band, patch, segments, out, part(units, splits, task % splits));
+    run_band(conv, bands, band, patch, segments, out, part(units, splits, task % splits));
   });
 }
 

@@ -42,11 +42,6 @@ template <class V, class T>
   }
 }
 
-template <class V, class T>
-[[gnu::always_inline]] inline V splat_as(T value) {
-  return V{} + value;
-}
-
 // f(V{}, c) for channels c, c + 1, ... of V. The last vector may overlap the one before it, so f
 // must write the same when it is called twice.
 template <class T, class F>

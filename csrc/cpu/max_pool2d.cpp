@@ -124,6 +124,7 @@ void fwd(const MaxPool2dFwdArgs& a) {
 }
 
 void bwd(const MaxPool2dBwdArgs& a) {
+  if (a.N == 0) return;
   const Workspace scratch = workspace_of<Range>(a.W);
   Range* columns = scratch.as<Range>();
   for (std::int64_t i = 0; i < a.W; ++i) columns[i] = covering(columns_of(a.window, a.W), i);

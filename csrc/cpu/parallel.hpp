@@ -17,8 +17,18 @@ struct Range {
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// The i-th of `parts` nearly equal pieces of [0, n).
-inline Range part(std::int64_t n, std::int64_t parts, std::int64_t i) { return {n * i / parts, n * (i + 1) / parts}; }
+inline std::int64_t round_up(std::int64_t x, std::int64_t multiple) { return ceil_div(x, multiple) * multiple; }
+constexpr std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+constexpr std::int64_t clamp(std::int64_t x, std::int64_t low, std::int64_t high) {
+  return x > high ? high : x < low ? low : x;
+}
+
+// The i-th of `parts` nearly equal pieces of [0, n). No product, which could overflow: the first n % parts pieces are
+// longer by one.
+inline Range part(std::int64_t n, std::int64_t parts, std::int64_t i) {
+  const std::int64_t length = n / parts, longer = n % parts;
+  return {i * length + least(i, longer), (i + 1) * length + least(i + 1, longer)};
+}
 
 // f(task), or f(task, thread), for every task in [0, tasks), on at most `threads` threads, numbered from 0. Scratch
 // memory is allocated for all of them beforehand, since f may not throw.
@@ -35,7 +45,8 @@ void parallel_for(std::int64_t tasks, int threads, const F& f) {
     for (std::int64_t i = 0; i < tasks; ++i) call(i, 0);
     return;
   }
-#pragma omp parallel for schedule(static) num_threads(threads)
+  const int used = static_cast<int>(least(threads, tasks));
+#pragma omp parallel for schedule(static) num_threads(used)
   for (std::int64_t i = 0; i < tasks; ++i) call(i, omp_get_thread_num());
 }
 

@@ -13,10 +13,10 @@ struct Segment {
 // How many rows (pixels, or channels in wgrad) a tile of NV vectors has. AVX-512 has 32 registers, the others here
 // 16; each needs NV + 1 besides the accumulators, and each row needs a pointer of 15.
 template <int NV>
-inline constexpr int kTileRows = STAPES_VECTOR_BYTES == 64 ? 8 : NV == 1 ? 8 : NV == 2 ? 6 : NV == 3 ? 4 : 3;
+inline constexpr int kTileRows = STAPES_VECTOR_BYTES == 64 || NV == 1 ? 8 : 6;
 
 inline constexpr int kMaxTileRows = 8;
-inline constexpr int kMaxTileVectors = 4;
+inline constexpr int kMaxTileVectors = STAPES_VECTOR_BYTES == 64 ? 3 : 2;
 
 template <class T, int MR, int NV>
 struct Tile {
@@ -125,12 +125,11 @@ struct Tile {
 // Calls f.operator()<NV>() for nv = 1 .. kMaxTileVectors.
 template <class F>
 [[gnu::always_inline]] inline void with_vectors(int nv, const F& f) {
-  switch (nv) {
-    case 1: f.template operator()<1>(); break;
-    case 2: f.template operator()<2>(); break;
-    case 3: f.template operator()<3>(); break;
-    default: f.template operator()<4>(); break;
+  if (nv == 1) return f.template operator()<1>();
+  if constexpr (kMaxTileVectors == 3) {
+    if (nv == 3) return f.template operator()<3>();
   }
+  f.template operator()<2>();
 }
 
 }  // namespace stapes::cpu::STAPES_ISA_NAME

@@ -81,6 +81,9 @@ def conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, *, pool=2, stride=1, padding=0,
 
 
 def transposed_shape(x_shape, w_shape, stride, padding, output_padding):
+    if padding == "same":
+        size = [n * s for n, s in zip(x_shape[1:3], pair(stride), strict=True)]
+        return (x_shape[0], *size, w_shape[3])
     pads = Windows((1, 1), w_shape[1:3], 1, padding).pads
     size = [
         (n - 1) * s - sum(pad) + k + extra
