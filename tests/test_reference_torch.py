@@ -72,7 +72,7 @@ def test_conv2d_relu_max_pool2d(case, random):
 
 # Torch's takes neither uneven padding nor "same".
 SYMMETRIC_TRANSPOSE_CASES = [
-    c for c in TRANSPOSE_CASES if not isinstance(c.options.get("padding", 0), str | tuple)
+    c for c in TRANSPOSE_CASES if c.name != "asymmetric_pad" and c.options.get("padding") != "same"
 ]
 
 
