@@ -23,6 +23,7 @@ OPERATORS = (
     "|optim_steps|pool2d|relu|softmax|threads|upsample"
 )
 IN_PLACE = {"PYTHONPATH": str(Path("python").resolve())}
+PYBIND11 = Path("build/pybind11").resolve()  # one copy: another session's would mean building anew
 
 
 def cpp_files() -> list[str]:
@@ -39,10 +40,13 @@ def tools(*names: str) -> list[str]:
 
 def build(session: nox.Session, where: str, target: str, *options: str) -> None:
     """Build the extension incrementally in ``where`` and leave it in the folder ``target``."""
-    session.install(*tools("pybind11", "cmake", "ninja"))
+    session.install(*tools("cmake", "ninja"))
+    if not PYBIND11.exists():
+        session.install("--target", str(PYBIND11), *tools("pybind11"))
     python = f"{session.virtualenv.bin}/python"
     session.run(
         "cmake", "-S", ".", "-B", where, "-G", "Ninja", f"-DPython_EXECUTABLE={python}",
+        f"-Dpybind11_DIR={PYBIND11 / 'pybind11/share/cmake/pybind11'}",
         f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={Path(target).resolve()}", *options, silent=True,
     )  # fmt: skip
     session.run("cmake", "--build", where)
