@@ -1,17 +1,17 @@
-// batch_norm2d over M = N * H * W values of each channel.
-//   fwd: y = (x - mean) * rstd * gamma + beta, rstd = 1 / sqrt(var + eps); in training var is the biased variance of
-//   the
-//        batch and running = (1 - momentum) * running + momentum * batch, with the unbiased variance M / (M - 1) * var
-//   bwd: dbeta = sum dy, dgamma = rstd * sum dy (x - mean), and in training
-//        dx = gamma * rstd * (dy - dbeta / M - (x - mean) * rstd * dgamma / M), else dx = gamma * rstd * dy
+// batch_norm2d over M = N * H * W values of each channel
+//   fwd: y = (x - mean) * rstd * gamma + beta, rstd = 1 / sqrt(var + eps)
+//        in training var is the biased variance of the batch, and running = (1 - momentum) * running + momentum * batch
+//        with the unbiased variance M / (M - 1) * var; else the running values are used
+//   bwd: dbeta = sum dy, dgamma = rstd * sum dy (x - mean)
+//        in training dx = gamma * rstd * (dy - dbeta / M - (x - mean) * rstd * dgamma / M), else gamma * rstd * dy
 // Layout: (M, C), channels innermost.
 // Work: chunks of rows (RowChunks), fixed by the shape; every chunk's result per channel, merged in their order.
 // Numerics: statistics and sums in double. A chunk's squares are taken about its first value o: since
-//   (mean - o)^2 <= n var for any o among n values, the variance loses at most a factor n (about 1000) of double's
-//   precision, however large the mean. Chunks are merged by Chan's formula. y uses the mean as a rounded value plus
-//   what rounding left, so that a large mean costs float32 no digits either.
+// (mean - o)^2 <= n var for any o among n values, the variance loses at most a factor n (about 1000) of double's
+// precision, however large the mean. Chunks are merged by Chan's formula. y uses the mean as a rounded value plus what
+// rounding left, so that a large mean costs float32 no digits either. Both overwrite.
 // Source: S. Ioffe, C. Szegedy, "Batch Normalization", 2015; T. Chan, G. Golub, R. LeVeque, "Updating Formulae and a
-//   Pairwise Algorithm for Computing Sample Variances", 1979.
+// Pairwise Algorithm for Computing Sample Variances", 1979.
 #include <cmath>
 
 #include "core/dispatch.hpp"

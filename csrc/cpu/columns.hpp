@@ -73,7 +73,7 @@ template <class F>
 void for_row_tiles(std::int64_t rows, std::int64_t cols, const F& f) {
   const std::int64_t height = cols < 512 ? 4096 / cols : 8;
   for (std::int64_t r = 0; r < rows; r += height) {
-    const std::int64_t end = r + height < rows ? r + height : rows;
+    const std::int64_t end = least(r + height, rows);
     for_columns(cols, [&](auto block) { f(r, end, block); });
   }
 }

@@ -1,5 +1,6 @@
-// db[k] = sum over rows of dy (rows, K). Rows are cut into chunks of a fixed length; each is summed in T, the chunks in
-// double, in order.
+// db[k] = sum over rows of dy (rows, K), a row being a pixel (or a sample: linear)
+// Work: chunks of a fixed number of rows in parallel. Numerics: each chunk is summed in T, the chunks in double, in
+// their order. Overwrites.
 #include "core/dispatch.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/workspace.hpp"
@@ -19,7 +20,7 @@ void bgrad(const Conv2dBgradArgs& a) {
     parallel_for(chunks, [&](std::int64_t i) {
       T* sum = partial.as<T>() + i * K;
       for (std::int64_t k = 0; k < K; ++k) sum[k] = T(0);
-      const std::int64_t end = (i + 1) * kRows < a.rows ? (i + 1) * kRows : a.rows;
+      const std::int64_t end = least((i + 1) * kRows, a.rows);
       for (std::int64_t row = i * kRows; row < end; ++row)
         for (std::int64_t k = 0; k < K; ++k) sum[k] += dy[row * K + k];
     });

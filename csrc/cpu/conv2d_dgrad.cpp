@@ -1,9 +1,11 @@
-// dx[n,h,w,c] = b[c] + sum_{r,s,k} dy[n,p,q,k] * w[k,r,s,c]   over the (p, r) with p*stride_h + r*dil_h - pad_top = h, and
-// likewise (q, s) for w; b only in a transposed convolution.
-//
-// The rows h = a + stride_h * i of one phase a use the same r, and read dy at p = i + (a + pad_top - r*dil_h) / stride_h: so
-// each of the stride_h * stride_w phases of dx is a convolution of dy with stride 1 and a part of the taps, done by
-// direct.hpp with C as the output channels. A phase that no tap reaches gets the bias.
+// dx[n,h,w,c] = b[c] + sum_{r,s,k} dy[n,p,q,k] * w[k,r,s,c] over the (p, r) with p*stride_h + r*dil_h - pad_top = h,
+// and likewise (q, s) for w; b only in a transposed convolution.
+// dy (N,P,Q,K), w (K,R,S,C/groups), dx (N,H,W,C); any stride, padding, dilation and groups.
+// Work: the rows h = a + stride_h * i of one phase a use the same r, and read dy at
+// p = i + (a + pad_top - r*dil_h) / stride_h: so each of the stride_h * stride_w phases of dx is a convolution of dy
+// with stride 1 and a part of the taps, done by direct.hpp with C as the output channels. A phase that no tap reaches
+// gets the bias.
+// Numerics: those of direct.hpp, beginning with the bias. Overwrites.
 #include "core/dispatch.hpp"
 #include "cpu/conv2d.hpp"
 

@@ -1,7 +1,8 @@
-// y[n,p,q,k] = relu(b[k] + sum_{r,s,c} x[n, p*stride_h + r*dil_h - pad_top, q*stride_w + s*dil_w - pad_left, c] * w[k,r,s,c])
-//
-// x (N,H,W,C), w (K,R,S,C/groups), y (N,P,Q,K), any stride, padding, dilation and groups; the work is done by direct.hpp.
-// 1x1 with stride 1, and so Linear, is taken as one row of N*H*W pixels.
+// y[n,p,q,k] = relu(b[k] + sum_{r,s,c} x[n, p*stride_h + r*dil_h - pad_top, q*stride_w + s*dil_w - pad_left, c]
+//                                      * w[k,r,s,c])
+// x (N,H,W,C), w (K,R,S,C/groups), y (N,P,Q,K); any stride, padding, dilation and groups; relu and b where asked for.
+// Work: by direct.hpp. 1x1 with stride 1, and so Linear, is taken as one row of N*H*W pixels.
+// Numerics: those of direct.hpp, beginning with the bias. Overwrites.
 #include "core/dispatch.hpp"
 #include "cpu/conv2d.hpp"
 

@@ -1,10 +1,11 @@
-// y = max_pool2d(relu(conv2d(x, w) + b)) with argmax, and its gradients from the pooled gradient. Windows do not
-// overlap; leftover rows and columns are dropped.
-//
-// Forward: bands are whole windows; a band's convolution stays in a cache-sized scratch, is pooled from there and
-// never written out. The maximum is taken before ReLU: a window whose largest value is <= 0 is dead (argmax 255), and
-// gets no gradient. NaN is never dead.
-// Backward: dy goes to the argmax position of its window, and the dense dgrad and wgrad do the rest.
+// y = max_pool2d(relu(conv2d(x, w) + b)) with argmax, and dx, dw, db from the gradient of y
+// x (N,H,W,C), w (K,R,S,C), y and argmax (N, P / pool_h, Q / pool_w, K); windows do not overlap, leftover rows and
+// columns are dropped, a window has at most 255 places.
+// Work: forward: bands are whole windows; a band's convolution stays in a cache-sized scratch, is pooled from there
+// and never written out. Backward: dy goes to the argmax position of its window, and the dense dgrad and wgrad do the
+// rest.
+// Numerics: those of the parts. The maximum is taken before ReLU: a window whose largest value is <= 0 is dead
+// (argmax 255), and gets no gradient. NaN is never dead. Both overwrite.
 #include "core/dispatch.hpp"
 #include "cpu/conv2d.hpp"
 #include "cpu/pool_window.hpp"

@@ -1,12 +1,13 @@
 // dw[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] * x[n, p*stride_h + r*dil_h - pad_top, q*stride_w + s*dil_w - pad_left, c]
-//
-// A sum of outer products over pixels: tiles of rows (broadcast) by vectors, accumulated in registers over a band
-// (band.hpp) and in memory over bands. Either side may be the vectors:
+// dy (N,P,Q,K), x (N,H,W,C), dw (K,R,S,C/groups); any stride, padding, dilation and groups.
+// Work: a sum of outer products over pixels: tiles of rows (broadcast) by vectors, accumulated in registers over a
+// band (band.hpp) and in memory over bands. Either side may be the vectors:
 //   kAlongX: rows are k, vectors run along the taps and channels of x: what is summed is dw as it stands in memory;
 //   kAlongY: rows are the taps and channels, vectors run along k: for few input channels. Transposed at the end.
 // The one that wastes fewer lanes is taken. Depthwise has tiles of taps by channels.
-// Threads: the bands are cut into chunks, a number fixed by the shape, each summed into a partial dw of its own; the
-// partial sums are added in order. Where dw is large (Linear) there is one chunk, and the rows are shared out instead.
+// Threads: the bands are cut into chunks, a number fixed by the shape, each summed into a partial dw of its own.
+// Where dw is large (Linear) there is one chunk, and the rows are shared out instead.
+// Numerics: sums in T, a chunk's pixels in order, then the chunks in order. Overwrites.
 #include "core/dispatch.hpp"
 #include "cpu/conv2d.hpp"
 

@@ -1,14 +1,12 @@
-// cross_entropy: loss = sum over rows and classes of -q log p / D, p = softmax(logits), and in the same pass its
-// gradient
-//   dlogits = (p sum(q) - q) / D.
-// Class ids: q = weight * ((1 - s) [class is the id] + s / classes), s the label smoothing; D = the summed weight of
-// the
-//   ids not ignored. Probabilities: q = weight * ((1 - s) target + s / classes); D = rows. Without a row that counts,
-//   loss and gradient are 0.
-// Layout: logits (rows, classes).
-// Work: chunks of rows fixed by the shape, their losses added in order.
+// cross_entropy: loss = sum over rows and classes of -q log p / D, p = softmax(logits), and in the same pass the gradient
+//   dlogits = (p sum(q) - q) / D
+//   class ids:     q = weight * ((1 - s) [class is the id] + s / classes), s the label smoothing;
+//                  D = the summed weight of the ids not ignored
+//   probabilities: q = weight * ((1 - s) target + s / classes); D = rows
+// Without a row that counts, loss and gradient are 0.
+// Layout: logits (rows, classes). Work: chunks of rows fixed by the shape in parallel, their losses added in order.
 // Numerics: the row's maximum is subtracted; arithmetic and sums in double. Classes with q = 0 add nothing, also where
-//   log p is -inf.
+// log p is -inf. Overwrites.
 #include <cmath>
 
 #include "core/dispatch.hpp"

@@ -89,7 +89,7 @@ void drop_blocks(const DropoutArgs& a, std::int64_t begin, std::int64_t end) {
     T bits[kBlockElements];
     bits_of(b, bits);
     const std::int64_t at = block * kBlockElements;
-    const std::int64_t n = a.size - at < kBlockElements ? a.size - at : kBlockElements;
+    const std::int64_t n = least(a.size - at, kBlockElements);
     drop(static_cast<const T*>(a.x) + at, bits, threshold, scale, n, static_cast<T*>(a.y) + at);
   }
 }

@@ -1,5 +1,8 @@
-// mse: loss = mean of (y - target)^2; dy = 2 (y - target) / size. Without elements the loss is 0.
-// Work: chunks of kGrain elements, their sums added in order. Numerics: differences and sums in double.
+// mse
+//   fwd: loss = mean of (y - target)^2, 0 without elements
+//   bwd: dy = 2 (y - target) / size
+// Any shape. Work: chunks of kGrain elements in parallel, their sums added in order.
+// Numerics: the loss's differences and sums in double, dy in the input's dtype. Both overwrite.
 #include "core/dispatch.hpp"
 #include "cpu/columns.hpp"
 #include "cpu/workspace.hpp"

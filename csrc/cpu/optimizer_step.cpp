@@ -1,14 +1,14 @@
-// sgd_step, adam_step: the parameters of a whole network, updated in place.
+// sgd_step, adam_step: the parameters of a whole network, updated in place
 //   SGD:  g = grad + weight_decay p;  velocity = momentum velocity + g;
 //         p -= lr (nesterov ? g + momentum velocity : velocity), without momentum p -= lr g
 //   Adam: g = grad + weight_decay p, or where it is decoupled g = grad and p *= 1 - lr weight_decay;
 //         m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
 //         p -= lr / (1 - beta1^step) m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
-// Work: each tensor is cut into blocks of kGrain elements; the blocks of all tensors are one parallel loop.
-// Numerics: in the dtype of the parameters, factors computed in double. Bound by memory: 7 transfers an element for
-// Adam. Source: D. Kingma, J. Ba, "Adam", 2015; I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization",
-// 2019;
-//   order of operations as torch.optim.
+// Work: each tensor is cut into blocks of kGrain elements; the blocks of all tensors are one parallel loop. Bound by
+// memory: Adam makes 7 transfers an element.
+// Numerics: in the dtype of the parameters, factors computed in double.
+// Source: D. Kingma, J. Ba, "Adam", 2015; I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization", 2019;
+// order of operations as torch.optim.
 #include <cmath>
 
 #include "core/dispatch.hpp"

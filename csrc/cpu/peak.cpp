@@ -1,5 +1,6 @@
-// The machine's limit that the benchmarks compare with: independent chains of multiply-adds in registers, two vector
-// units' worth of them (12), or all that fit with AVX-512 (24).
+// fma_peak: the machine's limit that the benchmarks compare with
+// Work: one thread; independent chains of multiply-adds in registers, two vector units' worth of them (12), or all that
+// fit with AVX-512 (24).
 #include "cpu/simd.hpp"
 #include "ops/kernels.hpp"
 

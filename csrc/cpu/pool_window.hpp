@@ -29,7 +29,7 @@ template <bool kRelu, class T, class A>
   constexpr std::int64_t kBlock = 64;
   alignas(64) Lanes<T> places[kBlock];
   for (std::int64_t first = 0; first < C; first += kBlock) {
-    const std::int64_t n = C - first < kBlock ? C - first : kBlock;
+    const std::int64_t n = least(C - first, kBlock);
     for_channels<T>(n, [&]<class V>(V, std::int64_t c) {
       const T* at = x + corner + first + c;
       V best = load_as<V>(at + r.begin * row + s.begin * C);

@@ -1,4 +1,8 @@
-// relu: y = max(x, 0); dx = dy where y > 0. NaN passes through (x < 0 is false for it).
+// relu
+//   fwd: y = max(x, 0)
+//   bwd: dx = dy where y > 0, else 0
+// Any shape; y may be x, and dx may be dy. Work: fixed pieces of the array in parallel, in the compiler's vectors.
+// Numerics: exact. NaN passes: y is NaN where x is, and gradients pass where y is NaN. Both overwrite.
 #include "core/dispatch.hpp"
 #include "cpu/parallel.hpp"
 #include "ops/kernels.hpp"

@@ -19,9 +19,8 @@ inline PoolAxis columns_of(const Window2d& w, std::int64_t W) { return {W, w.ker
 // Places [begin, end) of window i that are not padding; begin == end where all are.
 inline Range places_of(const PoolAxis& a, std::int64_t i) {
   const std::int64_t corner = i * a.stride - a.pad;
-  const std::int64_t begin = corner < 0 ? -corner : 0;
-  const std::int64_t end = a.size - corner < a.kernel ? a.size - corner : a.kernel;
-  return {begin < a.kernel ? begin : a.kernel, begin < end ? end : (begin < a.kernel ? begin : a.kernel)};
+  const std::int64_t begin = clamp(-corner, 0, a.kernel);
+  return {begin, clamp(a.size - corner, begin, a.kernel)};
 }
 
 // Windows [begin, end) that cover place i of the image.
@@ -29,7 +28,7 @@ inline Range covering(const PoolAxis& a, std::int64_t i) {
   const std::int64_t at = i + a.pad;
   const std::int64_t begin = at < a.kernel ? 0 : (at - a.kernel) / a.stride + 1;
   const std::int64_t end = at / a.stride + 1;
-  return {begin, end < a.count ? end : a.count};
+  return {begin, least(end, a.count)};
 }
 
 // How many rows of `width` elements make a task.
