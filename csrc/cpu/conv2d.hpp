@@ -97,8 +97,7 @@ class Forward {
  private:
   static DirectConv<T> describe(const T* x, const Conv2dShape& s, bool relu) {
     return {.input = x, .grid = forward_grid(s), .groups = s.groups, .C = s.C / s.groups, .K = s.K / s.groups,
-            .tap_count = s.window.kernel_h * s.window.kernel_w, .depthwise = is_depthwise(s), .panels = nullptr,
-            .bias = nullptr, .relu = relu};
+            .tap_count = s.window.kernel_h * s.window.kernel_w, .depthwise = is_depthwise(s), .relu = relu};
   }
 
   DirectConv<T> conv_;

@@ -302,8 +302,7 @@ void run_wgrad(const Problem<T>& pr, T* dw) {
   const Workspace offsets = workspace_of<Index>(pr.depth());
   const Bands bands(pr.grid, kPatchTarget, needs_slack(pr));
   const DirectConv<T> conv{.input = pr.x, .grid = pr.grid, .groups = pr.shape.groups, .C = pr.C, .K = pr.K,
-                           .tap_count = pr.taps, .depthwise = false, .panels = nullptr, .bias = nullptr,
-                           .relu = false};
+                           .tap_count = pr.taps};
   const Segments<T> segments(conv, bands);
   make_offsets(pr, bands, offsets.as<Index>());
   const Index lanes = kLanes<T>;

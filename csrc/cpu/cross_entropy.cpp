@@ -1,8 +1,10 @@
-// cross_entropy: loss = sum over rows and classes of -q log p / D, p = softmax(logits), and in the same pass the gradient
-//   dlogits = (p sum(q) - q) / D
-//   class ids:     q = weight * ((1 - s) [class is the id] + s / classes), s the label smoothing;
-//                  D = the summed weight of the ids not ignored
-//   probabilities: q = weight * ((1 - s) target + s / classes); D = rows
+// cross_entropy
+//   fwd: loss = sum over rows and classes of -q log p / D, p = softmax(logits), and in the same pass its gradient
+//        saved = (p sum(q) - q) / D
+//   bwd: dlogits = scale * saved
+// where for class ids  q = weight * ((1 - s) [class is the id] + s / classes), s the label smoothing;
+//                      D = the summed weight of the ids not ignored
+// and for probabilities q = weight * ((1 - s) target + s / classes); D = rows
 // Without a row that counts, loss and gradient are 0.
 // Layout: logits (rows, classes). Work: chunks of rows fixed by the shape in parallel, their losses added in order.
 // Numerics: the row's maximum is subtracted; arithmetic and sums in double. Classes with q = 0 add nothing, also where

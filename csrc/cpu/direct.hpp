@@ -1,6 +1,6 @@
 // The direct convolution core. Forward, data gradient and Linear are all of this form:
 //
-//   y[p, q, k] = bias[k] + sum over taps t, channels c of x[p * stride_h + row(t), q * stride_w + col(t), c] * w[t, c, k]
+//   y[p,q,k] = bias[k] + sum over taps t, channels c of x[p * stride_h + row(t), q * stride_w + col(t), c] * w[t,c,k]
 //
 // Work: for each band of outputs (band.hpp), for each block of K (1 to 4 vectors), for each tile of pixels
 // (tile.hpp), over all taps and channels in one go with the sums in registers. Weights come packed in panels: a
@@ -32,10 +32,10 @@ struct DirectConv {
   Grid grid;
   Index groups, C, K;   // channels of a group, in and out
   Index tap_count;      // those of the grid, by row, then column; or 0: y is the bias
-  bool depthwise;       // C = K = 1: vectors lie along the groups
-  const T* panels;      // see pack_panels; depthwise: (tap, channel)
-  const T* bias;        // padded as the panels are; zeros where there is none
-  bool relu;
+  bool depthwise = false;        // C = K = 1: vectors lie along the groups
+  const T* panels = nullptr;      // see pack_panels; depthwise: (tap, channel)
+  const T* bias = nullptr;        // padded as the panels are; zeros where there is none
+  bool relu = false;
 
   Index depth() const { return tap_count * C; }
 };
