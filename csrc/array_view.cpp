@@ -34,8 +34,8 @@ Tensor view_of_numpy(const py::array& array) {
                                     " must be C-contiguous; pass numpy.ascontiguousarray(array)"));
   }
   if (reinterpret_cast<std::uintptr_t>(t.data) % size_of(t.dtype) != 0) {
-    throw std::invalid_argument(cat("stapes: array of shape ", to_string(t.shape),
-                                    " is not aligned to its element; pass array.copy()"));
+    throw std::invalid_argument(
+        cat("stapes: array of shape ", to_string(t.shape), " is not aligned to its element; pass array.copy()"));
   }
   return t;
 }
@@ -78,8 +78,8 @@ Tensor view_of_cuda(py::handle array) {
 Tensor view_of(py::handle array) {
   if (py::isinstance<py::array>(array)) return view_of_numpy(py::reinterpret_borrow<py::array>(array));
   if (py::hasattr(array, "__cuda_array_interface__")) return view_of_cuda(array);
-  throw TypeError(cat("stapes: expected a NumPy or CuPy array, got ",
-                      py::str(py::type::of(array)).cast<std::string>()));
+  throw TypeError(
+      cat("stapes: expected a NumPy or CuPy array, got ", py::str(py::type::of(array)).cast<std::string>()));
 }
 
 }  // namespace stapes

@@ -43,8 +43,8 @@ PYBIND11_MODULE(_core, m) {
         arg("dilation"), arg("groups"), NoGil());
   m.def("conv2d_bgrad", &ops::conv2d_bgrad, arg("dy"), arg("db"), NoGil());
 
-  m.def("conv2d_relu_max_pool2d_shape", &ops::conv2d_relu_max_pool2d_shape, arg("x_shape"), arg("w_shape"),
-        arg("pool"), arg("stride"), arg("padding").none(true));
+  m.def("conv2d_relu_max_pool2d_shape", &ops::conv2d_relu_max_pool2d_shape, arg("x_shape"), arg("w_shape"), arg("pool"),
+        arg("stride"), arg("padding").none(true));
   m.def("conv2d_relu_max_pool2d_fwd", &ops::conv2d_relu_max_pool2d_fwd, arg("x"), arg("w"), arg("b").none(true),
         arg("y"), arg("argmax"), arg("pool"), arg("stride"), arg("padding").none(true), NoGil());
   m.def("conv2d_relu_max_pool2d_bwd", &ops::conv2d_relu_max_pool2d_bwd, arg("dy"), arg("argmax"), arg("x"), arg("w"),

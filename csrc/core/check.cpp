@@ -61,8 +61,8 @@ void Check::computes(const char* name, const Tensor& t) const {
   const bool half = t.dtype == DType::kFloat16 || t.dtype == DType::kBFloat16;
   const bool ok = t.dtype == DType::kFloat32 || (t.device.is_cpu() ? t.dtype == DType::kFloat64 : half);
   if (!ok) {
-    fail_type(cat(name, " must be ", t.device.is_cpu() ? "float32 or float64" : "float32, float16 or bfloat16",
-                  " on ", to_string(t.device), ", got ", name_of(t.dtype)));
+    fail_type(cat(name, " must be ", t.device.is_cpu() ? "float32 or float64" : "float32, float16 or bfloat16", " on ",
+                  to_string(t.device), ", got ", name_of(t.dtype)));
   }
 }
 

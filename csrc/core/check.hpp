@@ -37,13 +37,9 @@ struct Arg {
 };
 
 inline Arg in(const char* name, const Tensor& t) { return {name, &t, Role::kIn}; }
-inline Arg in(const char* name, const std::optional<Tensor>& t) {
-  return {name, t ? &*t : nullptr, Role::kIn};
-}
+inline Arg in(const char* name, const std::optional<Tensor>& t) { return {name, t ? &*t : nullptr, Role::kIn}; }
 inline Arg out(const char* name, const Tensor& t) { return {name, &t, Role::kOut}; }
-inline Arg out(const char* name, const std::optional<Tensor>& t) {
-  return {name, t ? &*t : nullptr, Role::kOut};
-}
+inline Arg out(const char* name, const std::optional<Tensor>& t) { return {name, t ? &*t : nullptr, Role::kOut}; }
 inline Arg in_place_out(const char* name, const Tensor& t) { return {name, &t, Role::kInPlaceOut}; }
 
 // The constructor checks what holds for every operator: one device, writable outputs, no overlap.

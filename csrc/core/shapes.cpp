@@ -92,7 +92,8 @@ Pair conv_transpose2d_size(const char* op, std::int64_t P, std::int64_t Q, Pair 
     if (!padding) {
       size[i] = in[i] * stride[i];
       if (output_padding[i] > 0) {
-        throw std::invalid_argument(cat(op, ": output_padding must be 0 with padding \"same\", got ", output_padding[i]));
+        throw std::invalid_argument(
+            cat(op, ": output_padding must be 0 with padding \"same\", got ", output_padding[i]));
       }
       continue;
     }
@@ -100,8 +101,8 @@ Pair conv_transpose2d_size(const char* op, std::int64_t P, std::int64_t Q, Pair 
     check_range(op, "padding", (*padding)[2 * i + 1], 0);
     size[i] = (in[i] - 1) * stride[i] + kernel[i] - (*padding)[2 * i] - (*padding)[2 * i + 1] + output_padding[i];
     if (size[i] < 1) {
-      throw std::invalid_argument(cat(op, ": the output's ", i == 0 ? "height" : "width", " would be ", size[i],
-                                      ", below 1"));
+      throw std::invalid_argument(
+          cat(op, ": the output's ", i == 0 ? "height" : "width", " would be ", size[i], ", below 1"));
     }
   }
   return size;

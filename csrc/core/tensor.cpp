@@ -30,9 +30,7 @@ const char* name_of(DType dtype) {
   return "?";
 }
 
-std::string to_string(const Device& device) {
-  return device.is_cpu() ? "cpu" : "cuda:" + std::to_string(device.index);
-}
+std::string to_string(const Device& device) { return device.is_cpu() ? "cpu" : "cuda:" + std::to_string(device.index); }
 
 Shape::Shape(std::initializer_list<std::int64_t> sizes) : Shape(sizes.begin(), sizes.end()) {}
 
@@ -47,9 +45,7 @@ std::int64_t Shape::numel() const {
   return n;
 }
 
-bool Shape::operator==(const Shape& other) const {
-  return std::equal(begin(), end(), other.begin(), other.end());
-}
+bool Shape::operator==(const Shape& other) const { return std::equal(begin(), end(), other.begin(), other.end()); }
 
 std::string to_string(const Shape& shape) {
   std::string text = "(";

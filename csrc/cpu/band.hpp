@@ -33,10 +33,10 @@ struct Band {
 
 inline constexpr Index kVectorSlack = 64 / sizeof(float);  // a patch may be read this far past its end
 
-// One axis of a patch that serves bands of `n` outputs. It is the input as it lies, unless most of that would go unread:
-// outputs far apart (a large stride) have just their taps, one output's behind the other's; and where taps are further
-// apart than the band is long (a large dilation), each has just what the band reads through it. So a patch does not grow
-// with stride and dilation.
+// One axis of a patch that serves bands of `n` outputs. It is the input as it lies, unless most of that would go
+// unread: outputs far apart (a large stride) have just their taps, one output's behind the other's; and where taps are
+// further apart than the band is long (a large dilation), each has just what the band reads through it. So a patch does
+// not grow with stride and dilation.
 struct PatchAxis {
   Index size, outputs, stride;  // of input and output
   TapAxis taps;
@@ -69,13 +69,15 @@ struct PatchAxis {
   }
 };
 
-// A fixed partition of N images of P x Q outputs into bands whose input, the patch, holds about `target` elements. Bands
-// are multiples of (row_multiple, col_multiple) outputs, except at the end. Where no tap leaves the image, and the caller
-// does not need `slack` behind it, a patch is the image itself; else it is a zero-padded copy.
+// A fixed partition of N images of P x Q outputs into bands whose input, the patch, holds about `target` elements.
+// Bands are multiples of (row_multiple, col_multiple) outputs, except at the end. Where no tap leaves the image, and
+// the caller does not need `slack` behind it, a patch is the image itself; else it is a zero-padded copy.
 class Bands {
  public:
   Bands(const Grid& g, Index target, bool slack, Index row_multiple = 1, Index col_multiple = 1)
-      : grid_(g), rows_{g.H, g.P, g.stride_h, g.rows}, cols_{g.W, g.Q, g.stride_w, g.cols},
+      : grid_(g),
+        rows_{g.H, g.P, g.stride_h, g.rows},
+        cols_{g.W, g.Q, g.stride_w, g.cols},
         in_place_(!slack && rows_.is_inside() && cols_.is_inside()) {
     rows_.n = row_multiple;
     cols_.n = g.Q;
@@ -146,7 +148,8 @@ class Bands {
     const Index C = grid_.C, left = clamp(-col, 0, cols), right = clamp(col + cols - grid_.W, 0, cols - left);
     fill_zero(to, left * C);
     if (left + right < cols) {
-      std::memcpy(to + left * C, row + (col + left) * C, static_cast<std::size_t>((cols - left - right) * C) * sizeof(T));
+      std::memcpy(to + left * C, row + (col + left) * C,
+                  static_cast<std::size_t>((cols - left - right) * C) * sizeof(T));
     }
     fill_zero(to + (cols - right) * C, right * C);
   }

@@ -20,8 +20,16 @@ inline Conv2dShape flatten_pointwise(const Conv2dShape& s) {
 
 inline Grid forward_grid(const Conv2dShape& s) {
   const Window2d& w = s.window;
-  return {s.N, s.H, s.W, s.C, w.P, w.Q, w.stride_h, w.stride_w,
-          {-w.pad_top, w.dil_h, w.kernel_h}, {-w.pad_left, w.dil_w, w.kernel_w}};
+  return {s.N,
+          s.H,
+          s.W,
+          s.C,
+          w.P,
+          w.Q,
+          w.stride_h,
+          w.stride_w,
+          {-w.pad_top, w.dil_h, w.kernel_h},
+          {-w.pad_left, w.dil_w, w.kernel_w}};
 }
 
 inline bool is_depthwise(const Conv2dShape& s) { return s.groups > 1 && s.groups == s.C && s.groups == s.K; }
@@ -96,8 +104,14 @@ class Forward {
 
  private:
   static DirectConv<T> describe(const T* x, const Conv2dShape& s, bool relu) {
-    return {.input = x, .grid = forward_grid(s), .groups = s.groups, .C = s.C / s.groups, .K = s.K / s.groups,
-            .tap_count = s.window.kernel_h * s.window.kernel_w, .depthwise = is_depthwise(s), .relu = relu};
+    return {.input = x,
+            .grid = forward_grid(s),
+            .groups = s.groups,
+            .C = s.C / s.groups,
+            .K = s.K / s.groups,
+            .tap_count = s.window.kernel_h * s.window.kernel_w,
+            .depthwise = is_depthwise(s),
+            .relu = relu};
   }
 
   DirectConv<T> conv_;

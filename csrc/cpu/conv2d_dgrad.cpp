@@ -58,11 +58,23 @@ class Phase {
     const Window2d& w = shape_.window;
     const Index count = rows_.offsets.count * cols_.offsets.count;
     const TapAxis none{0, 1, 1};
-    const Grid grid{shape_.N, w.P, w.Q, shape_.K,
-                    ceil_div(shape_.H - phase_h, w.stride_h), ceil_div(shape_.W - phase_w, w.stride_w),
-                    1, 1, count > 0 ? rows_.offsets : none, count > 0 ? cols_.offsets : none};
-    return {.input = dy, .grid = grid, .groups = shape_.groups, .C = shape_.K / shape_.groups,
-            .K = shape_.C / shape_.groups, .tap_count = count, .depthwise = is_depthwise(shape_)};
+    const Grid grid{shape_.N,
+                    w.P,
+                    w.Q,
+                    shape_.K,
+                    ceil_div(shape_.H - phase_h, w.stride_h),
+                    ceil_div(shape_.W - phase_w, w.stride_w),
+                    1,
+                    1,
+                    count > 0 ? rows_.offsets : none,
+                    count > 0 ? cols_.offsets : none};
+    return {.input = dy,
+            .grid = grid,
+            .groups = shape_.groups,
+            .C = shape_.K / shape_.groups,
+            .K = shape_.C / shape_.groups,
+            .tap_count = count,
+            .depthwise = is_depthwise(shape_)};
   }
 
   // The weight's place (r, s) of the t-th tap, in w as (K, R*S, C).

@@ -14,7 +14,7 @@ namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
 
 struct PoolGrid {
-  Index N, P, Q, K;      // of the convolution
+  Index N, P, Q, K;  // of the convolution
   Index pool_h, pool_w;
   Index rows() const { return P / pool_h; }
   Index cols() const { return Q / pool_w; }
@@ -25,8 +25,7 @@ void pool_band(const PoolGrid& g, const Band& band, const T* z, T* y, std::uint8
   const Index z_row = band.cols * g.K;
   for (Index i = 0; i < band.rows / g.pool_h; ++i)
     for (Index j = 0; j < band.cols / g.pool_w; ++j) {
-      const Index at =
-          ((band.n * g.rows() + band.p / g.pool_h + i) * g.cols() + band.q / g.pool_w + j) * g.K;
+      const Index at = ((band.n * g.rows() + band.p / g.pool_h + i) * g.cols() + band.q / g.pool_w + j) * g.K;
       const Index corner = i * g.pool_h * z_row + j * g.pool_w * g.K;
       if (g.pool_h == 2 && g.pool_w == 2) {  // constants, so that it is unrolled
         pool_window<true>(z, corner, z_row, g.K, {0, 2}, {0, 2}, 2, y + at, argmax + at);
@@ -41,7 +40,8 @@ template <class T>
 Bands fused_bands(const DirectConv<T>& conv, const PoolGrid& pool) {
   constexpr Index kMostOutputs = 4;  // in units of kPatchTarget
   const Index per_pixel = ceil_div(pool.K, kMostOutputs), C = conv.grid.C;
-  return {conv.grid, per_pixel > C ? kPatchTarget * C / per_pixel : kPatchTarget, needs_slack(conv), pool.pool_h, pool.pool_w};
+  return {conv.grid, per_pixel > C ? kPatchTarget * C / per_pixel : kPatchTarget, needs_slack(conv), pool.pool_h,
+          pool.pool_w};
 }
 
 void fwd(const Conv2dReluMaxPool2dFwdArgs& a) {
@@ -77,8 +77,7 @@ void bwd(const Conv2dReluMaxPool2dBwdArgs& a) {
   const Window2d windows{a.pool_h, a.pool_w, a.pool_h, a.pool_w, 1, 1, 0, 0, 0, 0, pool.rows(), pool.cols()};
   const Workspace memory(static_cast<std::size_t>(pool.N * pool.P * pool.Q * pool.K) * size_of(a.dtype));
   void* dz = memory.as<void>();
-  max_pool2d_bwd({a.dy, a.argmax, dz, pool.N, pool.P, pool.Q, pool.K, windows, a.dtype, DType::kUInt8,
-                  a.argmax_valid});
+  max_pool2d_bwd({a.dy, a.argmax, dz, pool.N, pool.P, pool.Q, pool.K, windows, a.dtype, DType::kUInt8, a.argmax_valid});
   if (!*a.argmax_valid) return;
   conv2d_wgrad({dz, a.x, a.dw, a.shape, a.dtype});
   conv2d_bgrad({dz, a.db, pool.N * pool.P * pool.Q, pool.K, a.dtype});

@@ -14,7 +14,7 @@
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
 
-inline constexpr Index kPatchTarget = 6 * 1024;        // elements: a band of x and one of dy share L2 with dw
+inline constexpr Index kPatchTarget = 6 * 1024;         // elements: a band of x and one of dy share L2 with dw
 inline constexpr Index kMostPartialElements = 1 << 21;  // of all chunks together
 
 enum class Layout { kAlongX, kAlongY, kDepthwise };
@@ -73,13 +73,14 @@ struct BandGroup {
   Index x_row, x_pixel, dy_pixel;  // steps from output to output
 };
 
-// sums[m] (`width` elements of it) += the products of rows a + a_offsets[m] with vectors b + b_offset, over a group; the
-// rows are of dy, or of x.
+// sums[m] (`width` elements of it) += the products of rows a + a_offsets[m] with vectors b + b_offset, over a group;
+// the rows are of dy, or of x.
 template <class T, int NV, bool kRowsOfDy>
 void add_tile(const BandGroup<T>& group, const Index* a_offsets, Index b_offset, T* const* sums, Index used,
               Index width) {
   constexpr int MR = kTileRows<NV>;
-  const Index a_pixel = kRowsOfDy ? group.dy_pixel : group.x_pixel, b_pixel = kRowsOfDy ? group.x_pixel : group.dy_pixel;
+  const Index a_pixel = kRowsOfDy ? group.dy_pixel : group.x_pixel,
+              b_pixel = kRowsOfDy ? group.x_pixel : group.dy_pixel;
   Tile<T, MR, NV> tile;
   tile.load_from(sums, width);
   for (int i = 0; i < group.count; ++i) {
@@ -230,7 +231,10 @@ struct Plan {
 
   // Bands [first, last), at most `group`, for the given units.
   void add_bands(Index first, Index last, T* scratch, T* partial, Range units) const {
-    BandGroup<T> in{{}, static_cast<int>(last - first), bands.output_row(), bands.output_pixel(),
+    BandGroup<T> in{{},
+                    static_cast<int>(last - first),
+                    bands.output_row(),
+                    bands.output_pixel(),
                     padded_dy > 0 ? padded_dy : pr.shape.K};
     for (int i = 0; i < in.count; ++i) in.band[i] = operands(bands[first + i], scratch + i * band_elements());
     switch (pr.layout) {
@@ -301,14 +305,14 @@ template <class T>
 void run_wgrad(const Problem<T>& pr, T* dw) {
   const Workspace offsets = workspace_of<Index>(pr.depth());
   const Bands bands(pr.grid, kPatchTarget, needs_slack(pr));
-  const DirectConv<T> conv{.input = pr.x, .grid = pr.grid, .groups = pr.shape.groups, .C = pr.C, .K = pr.K,
-                           .tap_count = pr.taps};
+  const DirectConv<T> conv{
+      .input = pr.x, .grid = pr.grid, .groups = pr.shape.groups, .C = pr.C, .K = pr.K, .tap_count = pr.taps};
   const Segments<T> segments(conv, bands);
   make_offsets(pr, bands, offsets.as<Index>());
   const Index lanes = kLanes<T>;
   const bool pad = pr.layout != Layout::kAlongX && (pr.K % lanes != 0 || pr.shape.K % lanes != 0);
-  const Plan<T> plan{pr, bands, segments, offsets.as<Index>(), pad ? round_up(pr.shape.K, lanes) + lanes : 0,
-                     group_size(bands)};
+  const Plan<T> plan{
+      pr, bands, segments, offsets.as<Index>(), pad ? round_up(pr.shape.K, lanes) + lanes : 0, group_size(bands)};
 
   const Index elements = pr.partial_elements();
   const Index chunks = least(least(bands.count(), kTasksWanted), 1 + kMostPartialElements / (elements + 1));
@@ -330,7 +334,8 @@ void wgrad(const Conv2dWgradArgs& a) {
       return;
     }
     run_wgrad(Problem<T>{static_cast<const T*>(a.x), static_cast<const T*>(a.dy), s, forward_grid(s), C, K, taps,
-                         choose_layout<T>(s, C, K)}, dw);
+                         choose_layout<T>(s, C, K)},
+              dw);
   });
 }
 

@@ -30,11 +30,11 @@ template <class T>
 struct DirectConv {
   const T* input;
   Grid grid;
-  Index groups, C, K;   // channels of a group, in and out
-  Index tap_count;      // those of the grid, by row, then column; or 0: y is the bias
-  bool depthwise = false;        // C = K = 1: vectors lie along the groups
-  const T* panels = nullptr;      // see pack_panels; depthwise: (tap, channel)
-  const T* bias = nullptr;        // padded as the panels are; zeros where there is none
+  Index groups, C, K;         // channels of a group, in and out
+  Index tap_count;            // those of the grid, by row, then column; or 0: y is the bias
+  bool depthwise = false;     // C = K = 1: vectors lie along the groups
+  const T* panels = nullptr;  // see pack_panels; depthwise: (tap, channel)
+  const T* bias = nullptr;    // padded as the panels are; zeros where there is none
   bool relu = false;
 
   Index depth() const { return tap_count * C; }
@@ -66,8 +66,13 @@ template <class T>
 class PixelWalk {
  public:
   PixelWalk(const Bands& bands, const T* patch, const Output<T>& out, Index cols)
-      : x_(patch), y_(out.origin), cols_(cols), x_step_(bands.output_pixel()), y_step_(out.pixel_stride),
-        x_row_(bands.output_row() - cols * x_step_), y_row_(out.row_stride - cols * y_step_) {}
+      : x_(patch),
+        y_(out.origin),
+        cols_(cols),
+        x_step_(bands.output_pixel()),
+        y_step_(out.pixel_stride),
+        x_row_(bands.output_row() - cols * x_step_),
+        y_row_(out.row_stride - cols * y_step_) {}
 
   // The next `rows` pixels (the last one again when there are fewer) to x and y.
   template <int MR>

@@ -18,8 +18,7 @@ void conv2d_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b, const
   const Conv2dShape s = conv2d_shape("conv2d_fwd", x.shape, w.shape, stride, padding, dilation, groups);
   if (b) check.matches("b", *b, x, {s.K});
   check.matches("y", y, x, {s.N, s.window.P, s.window.Q, s.K});
-  run<cpu::conv2d_fwd>("conv2d_fwd", x,
-                       Conv2dFwdArgs{x.data, w.data, b ? b->data : nullptr, y.data, s, relu, x.dtype});
+  run<cpu::conv2d_fwd>("conv2d_fwd", x, Conv2dFwdArgs{x.data, w.data, b ? b->data : nullptr, y.data, s, relu, x.dtype});
 }
 
 void conv2d_dgrad(const Tensor& dy, const Tensor& w, const Tensor& dx, Pair stride, const Padding& padding,

@@ -14,8 +14,8 @@ Shape pooled_shape(const char* op, const Conv2dShape& s, Pair pool) {
   require(pool[0] >= 1 && pool[1] >= 1, "pool must be at least 1");
   require(pool[0] <= kMostPlaces && pool[1] <= kMostPlaces && pool[0] * pool[1] <= kMostPlaces,
           "pool must have at most 255 places");
-  require(pool[0] <= s.window.P && pool[1] <= s.window.Q, "pool must fit into the convolution's output (",
-          s.window.P, ",", s.window.Q, ")");
+  require(pool[0] <= s.window.P && pool[1] <= s.window.Q, "pool must fit into the convolution's output (", s.window.P,
+          ",", s.window.Q, ")");
   return {s.N, s.window.P / pool[0], s.window.Q / pool[1], s.K};
 }
 
@@ -39,16 +39,17 @@ void conv2d_relu_max_pool2d_fwd(const Tensor& x, const Tensor& w, const Optional
   check.dtype("argmax", argmax, DType::kUInt8);
   check.shape("argmax", argmax, pooled);
   run<cpu::conv2d_relu_max_pool2d_fwd>(
-      op, x, Conv2dReluMaxPool2dFwdArgs{x.data, w.data, b ? b->data : nullptr, y.data,
-                                        static_cast<std::uint8_t*>(argmax.data), s, pool[0], pool[1], x.dtype});
+      op, x,
+      Conv2dReluMaxPool2dFwdArgs{x.data, w.data, b ? b->data : nullptr, y.data, static_cast<std::uint8_t*>(argmax.data),
+                                 s, pool[0], pool[1], x.dtype});
 }
 
 void conv2d_relu_max_pool2d_bwd(const Tensor& dy, const Tensor& argmax, const Tensor& x, const Tensor& w,
                                 const OptionalTensor& dx, const Tensor& dw, const Tensor& db, Pair pool, Pair stride,
                                 const Padding& padding) {
   const char* op = "conv2d_relu_max_pool2d_bwd";
-  const Check check(op, {in("dy", dy), in("argmax", argmax), in("x", x), in("w", w), out("dx", dx), out("dw", dw),
-                         out("db", db)});
+  const Check check(
+      op, {in("dy", dy), in("argmax", argmax), in("x", x), in("w", w), out("dx", dx), out("dw", dw), out("db", db)});
   check.computes("x", x);
   check.dtype("w", w, x.dtype);
   const Conv2dShape s = conv2d_shape(op, x.shape, w.shape, stride, padding, {1, 1}, 1);
@@ -61,9 +62,10 @@ void conv2d_relu_max_pool2d_bwd(const Tensor& dy, const Tensor& argmax, const Te
   check.matches("db", db, x, {s.K});
   bool argmax_valid = true;
   run<cpu::conv2d_relu_max_pool2d_bwd>(
-      op, x, Conv2dReluMaxPool2dBwdArgs{dy.data, static_cast<const std::uint8_t*>(argmax.data), x.data, w.data,
-                                        dx ? dx->data : nullptr, dw.data, db.data, s, pool[0], pool[1], x.dtype,
-                                        &argmax_valid});
+      op, x,
+      Conv2dReluMaxPool2dBwdArgs{dy.data, static_cast<const std::uint8_t*>(argmax.data), x.data, w.data,
+                                 dx ? dx->data : nullptr, dw.data, db.data, s, pool[0], pool[1], x.dtype,
+                                 &argmax_valid});
   check.require(argmax_valid, "argmax must hold places r * pool_w + s of the window, or 255 (dead); got others");
 }
 

@@ -31,8 +31,7 @@ void linear_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b, const
   const Conv2dShape s = linear_shape(check, x.shape, w.shape);
   if (b) check.matches("b", *b, x, {s.K});
   check.matches("y", y, x, with_last(x.shape, s.K));
-  run<cpu::conv2d_fwd>("linear_fwd", x,
-                       Conv2dFwdArgs{x.data, w.data, b ? b->data : nullptr, y.data, s, relu, x.dtype});
+  run<cpu::conv2d_fwd>("linear_fwd", x, Conv2dFwdArgs{x.data, w.data, b ? b->data : nullptr, y.data, s, relu, x.dtype});
 }
 
 void linear_dgrad(const Tensor& dy, const Tensor& w, const Tensor& dx) {

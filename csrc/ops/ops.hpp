@@ -1,4 +1,5 @@
-// Every operator as the bindings call it: validates, then runs the kernel of the device. Optional tensors may be absent.
+// Every operator as the bindings call it: validates, then runs the kernel of the device. Optional tensors may be
+// absent.
 #pragma once
 
 #include <cstdint>
