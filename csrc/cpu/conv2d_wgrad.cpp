@@ -74,10 +74,10 @@ struct BandGroup {
 };
 
 // sums[m] (`width` elements of it) += the products of rows a + a_offsets[m] with vectors b + b_offset, over a group;
-// the rows are of dy, or of x.
+// the rows are of dy, or of x. Not inlined: in a function of its own the inner loop's pointers stay in registers.
 template <class T, int NV, bool kRowsOfDy>
-void add_tile(const BandGroup<T>& group, const Index* a_offsets, Index b_offset, T* const* sums, Index used,
-              Index width) {
+[[gnu::noinline]] void add_tile(const BandGroup<T>& group, const Index* a_offsets, Index b_offset, T* const* sums,
+                                Index used, Index width) {
   constexpr int MR = kTileRows<NV>;
   const Index a_pixel = kRowsOfDy ? group.dy_pixel : group.x_pixel,
               b_pixel = kRowsOfDy ? group.x_pixel : group.dy_pixel;
