@@ -62,7 +62,7 @@ def main() -> None:
     print("| package | itself, MiB | with all it brings, MiB | import, s |\n|---|---|---|---|")
     measure("stapes", [args.requirement])
     if args.torch:
-        measure("torch", ["torch==2.13.0"])
+        measure("torch", ["torch==2.13.0", "numpy"])
 
 
 if __name__ == "__main__":
