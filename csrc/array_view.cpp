@@ -29,6 +29,9 @@ Tensor view_of_numpy(const py::array& array) {
   t.shape = Shape(array.shape(), array.shape() + array.ndim());
   t.data = const_cast<void*>(array.data());
   t.writable = array.writeable();
+#ifdef STAPES_SIMT
+  t.device.kind = Device::Kind::kCuda;  // the emulator's device has the host's memory
+#endif
   if ((array.flags() & py::array::c_style) == 0) {
     throw std::invalid_argument(cat("stapes: array of shape ", to_string(t.shape),
                                     " must be C-contiguous; pass numpy.ascontiguousarray(array)"));
@@ -51,6 +54,13 @@ bool is_c_contiguous(const Shape& shape, const py::object& strides, std::size_t 
   return true;
 }
 
+// CuPy puts its current stream into the interface: 1 is the legacy default stream, 2 the thread's, else a handle. Where
+// it is told not to (CUPY_CUDA_ARRAY_INTERFACE_SYNC=0) it is asked.
+std::uintptr_t stream_of(const py::dict& interface) {
+  if (interface.contains("stream") && !interface["stream"].is_none()) return interface["stream"].cast<std::uintptr_t>();
+  return py::module_::import("cupy").attr("cuda").attr("get_current_stream")().attr("ptr").cast<std::uintptr_t>();
+}
+
 // https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html, version 3
 Tensor view_of_cuda(py::handle array) {
   const auto interface = array.attr("__cuda_array_interface__").cast<py::dict>();
@@ -65,6 +75,7 @@ Tensor view_of_cuda(py::handle array) {
   if (py::hasattr(array, "device") && py::hasattr(array.attr("device"), "id")) {
     t.device.index = array.attr("device").attr("id").cast<int>();
   }
+  t.stream = stream_of(interface);
   const py::object strides = interface.contains("strides") ? py::object(interface["strides"]) : py::none();
   if (!is_c_contiguous(t.shape, strides, size_of(t.dtype))) {
     throw std::invalid_argument(cat("stapes: array of shape ", to_string(t.shape),

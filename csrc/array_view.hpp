@@ -7,6 +7,7 @@
 #include <pybind11/stl.h>
 
 #include "core/check.hpp"
+#include "core/scalar.hpp"
 #include "core/tensor.hpp"
 
 namespace stapes {
@@ -23,6 +24,38 @@ struct type_caster<stapes::Tensor> {
   bool load(handle src, bool) {
     if (src.is_none()) return false;
     value = stapes::view_of(src);
+    return true;
+  }
+};
+
+template <>
+struct type_caster<stapes::Precision> {
+  PYBIND11_TYPE_CASTER(stapes::Precision, const_name("str"));
+  bool load(handle src, bool) {
+    const auto text = isinstance<str>(src) ? src.cast<std::string>() : std::string();
+    if (text == "fp32")
+      value = stapes::Precision::kFp32;
+    else if (text == "fp32_split")
+      value = stapes::Precision::kFp32Split;
+    else if (text == "tf32")
+      value = stapes::Precision::kTf32;
+    else
+      return false;
+    return true;
+  }
+};
+
+template <class T>
+struct type_caster<stapes::Scalar<T>> {
+  PYBIND11_TYPE_CASTER(stapes::Scalar<T>, make_caster<T>::name + const_name(" | numpy.ndarray"));
+  bool load(handle src, bool convert) {
+    make_caster<T> number;
+    if (PyFloat_Check(src.ptr()) || PyLong_Check(src.ptr())) {
+      if (!number.load(src, convert)) return false;
+      value.value = cast_op<T>(number);
+    } else {
+      value.array = stapes::view_of(src);
+    }
     return true;
   }
 };

@@ -21,13 +21,20 @@ void translate(std::exception_ptr p) {  // NOLINT(performance-unnecessary-value-
 
 }  // namespace
 
-PYBIND11_MODULE(_core, m) {
+PYBIND11_MODULE(STAPES_MODULE, m) {
   using namespace stapes;
   m.doc() = "The operators of stapes, in C++. Use stapes.ops, which allocates outputs.";
   py::register_exception_translator(translate);
 
   m.attr("__version__") = STAPES_VERSION;
   m.def("isa", [] { return cpu::name_of(cpu::active_isa()); });
+  m.def("cuda_reason", [] {
+    if constexpr (cuda::kBuiltIn) {
+      return cuda::unavailable_reason();
+    } else {
+      return std::string("this build of Stapes has no CUDA kernels");
+    }
+  });
   m.def("num_threads", &cpu::num_threads);
   m.def("set_num_threads", &cpu::set_num_threads, arg("n"));
 
@@ -36,32 +43,34 @@ PYBIND11_MODULE(_core, m) {
   m.def("conv2d_fwd_shape", &ops::conv2d_fwd_shape, arg("op"), arg("x_shape"), arg("w_shape"), arg("stride"),
         arg("padding").none(true), arg("dilation"), arg("groups"));
   m.def("conv2d_fwd", &ops::conv2d_fwd, arg("x"), arg("w"), arg("b").none(true), arg("y"), arg("stride"),
-        arg("padding").none(true), arg("dilation"), arg("groups"), arg("relu"), NoGil());
+        arg("padding").none(true), arg("dilation"), arg("groups"), arg("relu"), arg("precision"), NoGil());
   m.def("conv2d_dgrad", &ops::conv2d_dgrad, arg("dy"), arg("w"), arg("dx"), arg("stride"), arg("padding").none(true),
-        arg("dilation"), arg("groups"), NoGil());
+        arg("dilation"), arg("groups"), arg("precision"), NoGil());
   m.def("conv2d_wgrad", &ops::conv2d_wgrad, arg("dy"), arg("x"), arg("dw"), arg("stride"), arg("padding").none(true),
-        arg("dilation"), arg("groups"), NoGil());
+        arg("dilation"), arg("groups"), arg("precision"), NoGil());
   m.def("conv2d_bgrad", &ops::conv2d_bgrad, arg("dy"), arg("db"), NoGil());
 
   m.def("conv2d_relu_max_pool2d_shape", &ops::conv2d_relu_max_pool2d_shape, arg("x_shape"), arg("w_shape"), arg("pool"),
         arg("stride"), arg("padding").none(true));
   m.def("conv2d_relu_max_pool2d_fwd", &ops::conv2d_relu_max_pool2d_fwd, arg("x"), arg("w"), arg("b").none(true),
-        arg("y"), arg("argmax"), arg("pool"), arg("stride"), arg("padding").none(true), NoGil());
+        arg("y"), arg("argmax"), arg("pool"), arg("stride"), arg("padding").none(true), arg("precision"), NoGil());
   m.def("conv2d_relu_max_pool2d_bwd", &ops::conv2d_relu_max_pool2d_bwd, arg("dy"), arg("argmax"), arg("x"), arg("w"),
-        arg("dx").none(true), arg("dw"), arg("db"), arg("pool"), arg("stride"), arg("padding").none(true), NoGil());
+        arg("dx").none(true), arg("dw"), arg("db"), arg("pool"), arg("stride"), arg("padding").none(true),
+        arg("precision"), NoGil());
 
   m.def("conv_transpose2d_fwd_shape", &ops::conv_transpose2d_fwd_shape, arg("x_shape"), arg("w_shape"), arg("stride"),
         arg("padding").none(true), arg("output_padding"));
   m.def("conv_transpose2d_fwd", &ops::conv_transpose2d_fwd, arg("x"), arg("w"), arg("b").none(true), arg("y"),
-        arg("stride"), arg("padding").none(true), arg("output_padding"), NoGil());
+        arg("stride"), arg("padding").none(true), arg("output_padding"), arg("precision"), NoGil());
   m.def("conv_transpose2d_dgrad", &ops::conv_transpose2d_dgrad, arg("dy"), arg("w"), arg("dx"), arg("stride"),
-        arg("padding").none(true), arg("output_padding"), NoGil());
+        arg("padding").none(true), arg("output_padding"), arg("precision"), NoGil());
   m.def("conv_transpose2d_wgrad", &ops::conv_transpose2d_wgrad, arg("dy"), arg("x"), arg("dw"), arg("stride"),
-        arg("padding").none(true), arg("output_padding"), NoGil());
+        arg("padding").none(true), arg("output_padding"), arg("precision"), NoGil());
 
-  m.def("linear_fwd", &ops::linear_fwd, arg("x"), arg("w"), arg("b").none(true), arg("y"), arg("relu"), NoGil());
-  m.def("linear_dgrad", &ops::linear_dgrad, arg("dy"), arg("w"), arg("dx"), NoGil());
-  m.def("linear_wgrad", &ops::linear_wgrad, arg("dy"), arg("x"), arg("dw"), NoGil());
+  m.def("linear_fwd", &ops::linear_fwd, arg("x"), arg("w"), arg("b").none(true), arg("y"), arg("relu"),
+        arg("precision"), NoGil());
+  m.def("linear_dgrad", &ops::linear_dgrad, arg("dy"), arg("w"), arg("dx"), arg("precision"), NoGil());
+  m.def("linear_wgrad", &ops::linear_wgrad, arg("dy"), arg("x"), arg("dw"), arg("precision"), NoGil());
   m.def("linear_bgrad", &ops::linear_bgrad, arg("dy"), arg("db"), NoGil());
 
   m.def("relu_fwd", &ops::relu_fwd, arg("x"), arg("y"), NoGil());
@@ -78,10 +87,10 @@ PYBIND11_MODULE(_core, m) {
   m.def("mse_fwd", &ops::mse_fwd, arg("y"), arg("target"), arg("loss"), NoGil());
   m.def("mse_bwd", &ops::mse_bwd, arg("y"), arg("target"), arg("dy"), NoGil());
 
-  m.def("sgd_step", &ops::sgd_step, arg("params"), arg("grads"), arg("velocity"), arg("lr"), arg("momentum"),
-        arg("nesterov"), arg("weight_decay"), NoGil());
-  m.def("adam_step", &ops::adam_step, arg("params"), arg("grads"), arg("m"), arg("v"), arg("step"), arg("lr"),
-        arg("beta1"), arg("beta2"), arg("eps"), arg("weight_decay"), arg("decoupled"), NoGil());
+  m.def("sgd_step", &ops::sgd_step, arg("params"), arg("grads"), arg("velocity"), arg("copies"), arg("lr"),
+        arg("momentum"), arg("nesterov"), arg("weight_decay"), NoGil());
+  m.def("adam_step", &ops::adam_step, arg("params"), arg("grads"), arg("m"), arg("v"), arg("copies"), arg("step"),
+        arg("lr"), arg("beta1"), arg("beta2"), arg("eps"), arg("weight_decay"), arg("decoupled"), NoGil());
 
   m.def("argmax_dtype", [](Pair kernel) { return name_of(argmax_dtype(kernel)); }, arg("kernel"));
   m.def("pool2d_shape", &pool2d_shape, arg("op"), arg("x"), arg("kernel"), arg("stride"), arg("padding"));

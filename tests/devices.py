@@ -1,14 +1,18 @@
 """Where operators are tested: each device takes NumPy arrays and answers with NumPy arrays.
 
-Only "cpu" for now. A device of another kind differs in ``put`` and ``get``, in its dtypes, and
-perhaps in the module of operators; the tests stay as they are.
+- "cpu": the CPU's kernels.
+- "simt": CUDA's kernels on the emulator of csrc/simt, which checks every access to memory.
+- "cuda": CUDA's kernels on a GPU, where there is one.
 """
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 
+import simt_module
 import stapes.ops
+from stapes.device import cuda_reason
 
 # Arguments, by position, that an operator updates in place.
 UPDATED = {"batch_norm2d_fwd": (3, 4), "sgd_step": (0, 2), "adam_step": (0, 2, 3)}
@@ -22,7 +26,7 @@ MARGIN = 5  # elements: odd, so that arrays inside start where no vector would
 def poisoned(shape, dtype):
     """An array full of what no operator may leave behind, and the buffer around it."""
     dtype, size = np.dtype(dtype), int(np.prod(shape))
-    buffer = np.full(size + 2 * MARGIN, np.nan if dtype.kind == "f" else 0x5A, dtype)
+    buffer = np.full(size + 2 * MARGIN, 0x5A if dtype.kind in "iu" else np.nan, dtype)
     return buffer[MARGIN : MARGIN + size].reshape(shape), buffer
 
 
@@ -52,7 +56,10 @@ class Cpu:
 
     name = "cpu"
     dtypes = (np.float32, np.float64)
-    module = stapes.ops
+    fast = True  # fast enough for big shapes
+
+    def function(self, op):
+        return getattr(stapes.ops, op)
 
     def put(self, x):
         return x
@@ -61,7 +68,7 @@ class Cpu:
         return x
 
     def __getattr__(self, op):
-        function = getattr(self.module, op)
+        function = self.function(op)
 
         def call(*args, **kwargs):
             before = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
@@ -110,4 +117,39 @@ class Cpu:
             assert_neighbours_untouched(op, buffer)
 
 
-DEVICES = (Cpu,)
+class Simt(Cpu):
+    """stapes.ops over the emulator's module: NumPy arrays count as arrays of a CUDA device."""
+
+    name = "simt"
+    dtypes = (np.float32, np.float16, ml_dtypes.bfloat16)
+    fast = False
+
+    def function(self, op):
+        plain = super().function(op)
+
+        def on_emulator(*args, **kwargs):
+            with simt_module.in_place_of_core():
+                return plain(*args, **kwargs)
+
+        return on_emulator
+
+
+class Cuda(Cpu):
+    """stapes.ops on CuPy arrays."""
+
+    name = "cuda"
+    dtypes = Simt.dtypes
+
+    def put(self, x):
+        import cupy
+
+        return cupy.asarray(x)
+
+    def get(self, x):
+        return None if x is None else x.get()
+
+    def _watched(self, *call):
+        """Nothing: what lies around an array on a GPU is compute-sanitizer's to watch."""
+
+
+DEVICES: tuple[type[Cpu], ...] = (Cpu, Simt) if cuda_reason() else (Cpu, Simt, Cuda)

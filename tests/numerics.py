@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
+
+EPS32 = float(np.finfo(np.float32).eps)
 
 # A result may be off by C * eps * sqrt(reduction length) * scale: rounding errors of a sum add up
 # like a random walk. scale is the largest expected value where the caller names none.
-C = {"float32": 4.0, "float64": 4.0}
+# 16-bit results are sums in float32, rounded once.
+C = 4.0
 
 
 def assert_close(got, want, *, length=1, scale=None):
     """``got`` is within tolerance of the float64 ``want``; NaN and infinities in their places."""
     got, want = np.asarray(got), np.asarray(want)
+    info = ml_dtypes.finfo(got.dtype)
+    got = np.float64(got)
     assert got.shape == want.shape, f"shape {got.shape}, expected {want.shape}"
     finite = np.isfinite(want)
     np.testing.assert_array_equal(got[~finite], want[~finite])
@@ -19,15 +25,18 @@ def assert_close(got, want, *, length=1, scale=None):
         return
     if scale is None:
         scale = np.abs(want[finite]).max()
-    limit = C[got.dtype.name] * np.finfo(got.dtype).eps * np.sqrt(max(length, 1)) * scale
-    off = np.abs(np.float64(got[finite]) - want[finite]).max()
-    assert off <= limit, f"off by {off:.3g}, allowed {limit:.3g} ({got.dtype})"
+    eps = np.float64(info.eps)
+    limit = C * min(eps, EPS32) * np.sqrt(max(length, 1)) * scale
+    if eps > EPS32:
+        limit += eps * scale + np.float64(info.smallest_subnormal)
+    off = np.abs(got[finite] - want[finite]).max()
+    assert off <= limit, f"off by {off:.3g}, allowed {limit:.3g} ({info.dtype})"
 
 
 def assert_exact(got, want, dtype):
-    """``got`` has the dtype and, to the last bit, the values of ``want``, which are exact in it."""
+    """``got`` has the dtype and, to the last bit, the values of ``want``, rounded to it."""
     assert got.dtype == dtype, f"dtype {got.dtype}, expected {np.dtype(dtype)}"
-    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(np.float64(got), np.float64(np.asarray(want).astype(dtype)))
 
 
 def assert_adjoint(*products):
@@ -35,7 +44,7 @@ def assert_adjoint(*products):
     values = [np.vdot(np.float64(a), np.float64(b)) for a, b in products]
     a, b = products[0]
     norm = np.linalg.norm(np.float64(a)) * np.linalg.norm(np.float64(b))
-    eps = max(np.finfo(x.dtype).eps for pair in products for x in pair)
+    eps = max(np.float64(ml_dtypes.finfo(x.dtype).eps) for pair in products for x in pair)
     assert np.ptp(values) <= 4 * eps * norm, f"{values} differ, norms' product {norm:.3g}"
 
 

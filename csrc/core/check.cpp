@@ -21,6 +21,7 @@ Check::Check(const char* op, std::vector<Arg> args) : op_(op), args_(std::move(a
   std::erase_if(args_, [](const Arg& a) { return a.tensor == nullptr; });
   check_devices();
   check_outputs();
+  for (const Arg& a : args_) lent_.add(*a.tensor, a.role != Role::kIn);
 }
 
 void Check::check_devices() const {
@@ -66,9 +67,25 @@ void Check::computes(const char* name, const Tensor& t) const {
   }
 }
 
+void Check::precision(const Tensor& t, Precision precision) const {
+  const bool chosen = !t.device.is_cpu() && t.dtype == DType::kFloat32;
+  require(precision == Precision::kFp32 || chosen, "precision other than \"fp32\" is for float32 arrays on CUDA");
+}
+
 void Check::matches(const char* name, const Tensor& t, const Tensor& like, const Shape& expected) const {
   dtype(name, t, like.dtype);
   shape(name, t, expected);
+}
+
+void Check::wide(const char* name, const Tensor& t, const Tensor& like, const Shape& expected) const {
+  dtype(name, t, wide_of(like.dtype));
+  shape(name, t, expected);
+}
+
+Number<std::uint64_t> Check::offset(const Scalar<std::uint64_t>& offset, const Tensor& like) {
+  const Number<std::uint64_t> n = resolve(op_, "offset", offset, like.device);
+  if (n.data != nullptr) lent_.add(*offset.array, false);
+  return n;
 }
 
 void Check::labels(const char* name, const Tensor& t) const {

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "core/lent.hpp"
+#include "core/scalar.hpp"
 #include "core/tensor.hpp"
 
 namespace stapes {
@@ -57,10 +59,16 @@ class Check {
   void ndim(const char* name, const Tensor& t, int ndim, const char* layout) const;
   void shape(const char* name, const Tensor& t, const Shape& expected) const;
   void dtype(const char* name, const Tensor& t, DType expected) const;
-  // A dtype in which this device computes: float32 or float64 on the CPU.
+  // A dtype in which this device computes: float32 or float64 on the CPU; float32, float16 or bfloat16 on CUDA.
   void computes(const char* name, const Tensor& t) const;
+  // What `precision` names is there for the dtype and device of `t`.
+  void precision(const Tensor& t, Precision precision) const;
   // `t` is an output or partner of `like`: same dtype, given shape.
   void matches(const char* name, const Tensor& t, const Tensor& like, const Shape& expected) const;
+  // As `matches`, for what stays in float32 beside 16-bit arrays: biases, statistics, gradients of weights.
+  void wide(const char* name, const Tensor& t, const Tensor& like, const Shape& expected) const;
+  // An offset, by value or as an array of one int64 on the device of `like`.
+  Number<std::uint64_t> offset(const Scalar<std::uint64_t>& offset, const Tensor& like);
   void labels(const char* name, const Tensor& t) const;
 
   [[noreturn]] void fail_value(const std::string& rule) const;
@@ -73,6 +81,7 @@ class Check {
 
   const char* op_;
   std::vector<Arg> args_;
+  Lent lent_;
 };
 
 }  // namespace stapes

@@ -5,18 +5,23 @@
 #include <string>
 
 #include "core/tensor.hpp"
+#include "cuda/device.hpp"
 
 namespace stapes {
 
-// Runs the kernel that belongs to the device of `where`. CUDA is refused until its kernels are built in.
-template <auto& kCpuKernel, class Args>
+// Runs the kernel that belongs to the device of `where`; CUDA's on the stream that its array came with.
+template <auto& kCpuKernel, auto kCudaKernel, class Args>
 void run(const char* op, const Tensor& where, const Args& args) {
   if (where.device.is_cpu()) {
     kCpuKernel(args);
-    return;
+  } else if constexpr (cuda::kBuiltIn) {
+    if (kCudaKernel == nullptr) throw std::runtime_error(std::string(op) + ": no CUDA kernel yet");
+    const cuda::UseDevice use(where.device.index);
+    kCudaKernel(args, reinterpret_cast<cuda::Stream>(where.stream));  // NOLINT(performance-no-int-to-ptr)
+  } else {
+    throw std::runtime_error(std::string(op) + ": this build of stapes has no CUDA kernels; got an array on " +
+                             to_string(where.device));
   }
-  throw std::runtime_error(std::string(op) + ": this build of stapes has no CUDA kernels; got an array on " +
-                           to_string(where.device));
 }
 
 // Calls f(T{}) with the C++ type of a floating dtype that the CPU computes in.

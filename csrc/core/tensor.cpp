@@ -30,6 +30,8 @@ const char* name_of(DType dtype) {
   return "?";
 }
 
+DType wide_of(DType dtype) { return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32; }
+
 std::string to_string(const Device& device) { return device.is_cpu() ? "cpu" : "cuda:" + std::to_string(device.index); }
 
 Shape::Shape(std::initializer_list<std::int64_t> sizes) : Shape(sizes.begin(), sizes.end()) {}

@@ -13,6 +13,11 @@ enum class DType : std::uint8_t { kFloat32, kFloat64, kFloat16, kBFloat16, kInt3
 
 std::size_t size_of(DType dtype);
 const char* name_of(DType dtype);
+DType wide_of(DType dtype);  // of statistics, losses and gradients of weights: float64 for float64, else float32
+
+// How float32 numbers are multiplied on CUDA: by FFMA, on tensor cores as three products of TF32 parts (about as
+// exact), or as one product of TF32 numbers (11 bits). The CPU has the first alone, and so have 16-bit numbers.
+enum class Precision : std::uint8_t { kFp32, kFp32Split, kTf32 };
 
 struct Device {
   enum class Kind : std::uint8_t { kCpu, kCuda };

@@ -85,7 +85,7 @@ void drop_blocks(const DropoutArgs& a, std::int64_t begin, std::int64_t end) {
   const T threshold = static_cast<T>(std::ceil(a.p * 0x1p24)), scale = static_cast<T>(1.0 / (1.0 - a.p));
   for (std::int64_t block = begin; block < end; ++block) {
     Block b;
-    philox(a.seed, a.offset, static_cast<std::uint64_t>(block * kBlock), b);
+    philox(a.seed, a.offset.value, static_cast<std::uint64_t>(block * kBlock), b);
     T bits[kBlockElements];
     bits_of(b, bits);
     const std::int64_t at = block * kBlockElements;

@@ -66,11 +66,11 @@ struct Adam {
         rest1(static_cast<T>(1 - a.beta1)),
         beta2(static_cast<T>(a.beta2)),
         rest2(static_cast<T>(1 - a.beta2)),
-        rate(static_cast<T>(a.lr / (1 - std::pow(a.beta1, a.step)))),
-        correction(static_cast<T>(1 / std::sqrt(1 - std::pow(a.beta2, a.step)))),
+        rate(static_cast<T>(a.lr.value / (1 - std::pow(a.beta1, a.step.value)))),
+        correction(static_cast<T>(1 / std::sqrt(1 - std::pow(a.beta2, a.step.value)))),
         eps(static_cast<T>(a.eps)),
         l2(static_cast<T>(a.decoupled ? 0 : a.weight_decay)),
-        keep(static_cast<T>(a.decoupled ? 1 - a.lr * a.weight_decay : 1)) {}
+        keep(static_cast<T>(a.decoupled ? 1 - a.lr.value * a.weight_decay : 1)) {}
 
   void operator()(T* __restrict p, const T* __restrict grad, T* __restrict m, T* __restrict v, int64_t n) const {
     for (int64_t i = 0; i < n; ++i) {
@@ -84,7 +84,7 @@ struct Adam {
 
 void sgd(const SgdStepArgs& a) {
   with_dtype(a.dtype, [&]<class T>(T) {
-    const Sgd<T> rule{static_cast<T>(a.lr), static_cast<T>(a.momentum), static_cast<T>(a.weight_decay)};
+    const Sgd<T> rule{static_cast<T>(a.lr.value), static_cast<T>(a.momentum), static_cast<T>(a.weight_decay)};
     for_blocks(a.tensors, a.count, [&](const StepTensor& t, int64_t begin, int64_t end) {
       T* p = static_cast<T*>(t.param) + begin;
       const T* grad = static_cast<const T*>(t.grad) + begin;

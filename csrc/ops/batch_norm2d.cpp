@@ -11,8 +11,7 @@ struct ChannelCheck {
   Shape shape;
   DType dtype;
 
-  ChannelCheck(const Check& check_, const Tensor& x)
-      : check(check_), dtype(x.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32) {
+  ChannelCheck(const Check& check_, const Tensor& x) : check(check_), dtype(wide_of(x.dtype)) {
     check.computes("x", x);
     check.ndim("x", x, 4, "(N,H,W,C)");
     check.require(x.shape[3] > 0, "x must have at least 1 channel");
@@ -47,7 +46,7 @@ void batch_norm2d_fwd(const Tensor& x, const Tensor& gamma, const Tensor& beta, 
   check.require(eps >= 0, "eps must be at least 0, got ", eps);
   check.require(momentum >= 0 && momentum <= 1, "momentum must be in [0, 1], got ", momentum);
   check.require(!training || rows_of(x) > 1, "training needs more than 1 value per channel (N*H*W), got ", rows_of(x));
-  run<cpu::batch_norm2d_fwd>(
+  run<cpu::batch_norm2d_fwd, cuda::batch_norm2d_fwd>(
       "batch_norm2d_fwd", x,
       BatchNorm2dFwdArgs{x.data, gamma.data, beta.data, running_mean.data, running_var.data, y.data, mean.data,
                          rstd.data, rows_of(x), x.shape[3], training, momentum, eps, x.dtype});
@@ -65,9 +64,10 @@ void batch_norm2d_bwd(const Tensor& dy, const Tensor& x, const Tensor& gamma, co
   check.matches("dx", dx, x, x.shape);
   per_channel("dgamma", dgamma);
   per_channel("dbeta", dbeta);
-  run<cpu::batch_norm2d_bwd>("batch_norm2d_bwd", x,
-                             BatchNorm2dBwdArgs{dy.data, x.data, gamma.data, mean.data, rstd.data, dx.data, dgamma.data,
-                                                dbeta.data, rows_of(x), x.shape[3], training, x.dtype});
+  run<cpu::batch_norm2d_bwd, cuda::batch_norm2d_bwd>(
+      "batch_norm2d_bwd", x,
+      BatchNorm2dBwdArgs{dy.data, x.data, gamma.data, mean.data, rstd.data, dx.data, dgamma.data, dbeta.data,
+                         rows_of(x), x.shape[3], training, x.dtype});
 }
 
 }  // namespace stapes::ops

@@ -30,39 +30,44 @@ Shape conv_transpose2d_fwd_shape(const Shape& x, const Shape& w, Pair stride, co
 }
 
 void conv_transpose2d_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b, const Tensor& y, Pair stride,
-                          const Padding& padding, Pair output_padding) {
+                          const Padding& padding, Pair output_padding, Precision precision) {
   const char* op = "conv_transpose2d_fwd";
   const Check check(op, {in("x", x), in("w", w), in("b", b), out("y", y)});
   check.computes("x", x);
   check.dtype("w", w, x.dtype);
+  check.precision(x, precision);
   const Conv2dShape s = transposed_shape(op, x.shape, w.shape, stride, padding, output_padding);
-  if (b) check.matches("b", *b, x, {s.C});
+  if (b) check.wide("b", *b, x, {s.C});
   check.matches("y", y, x, output_shape(s));
-  run<cpu::conv2d_dgrad>(op, x, Conv2dDgradArgs{x.data, w.data, b ? b->data : nullptr, y.data, s, x.dtype});
+  run<cpu::conv2d_dgrad, cuda::conv2d_dgrad>(
+      op, x, Conv2dDgradArgs{x.data, w.data, b ? b->data : nullptr, y.data, s, x.dtype, precision});
 }
 
 void conv_transpose2d_dgrad(const Tensor& dy, const Tensor& w, const Tensor& dx, Pair stride, const Padding& padding,
-                            Pair output_padding) {
+                            Pair output_padding, Precision precision) {
   const char* op = "conv_transpose2d_dgrad";
   const Check check(op, {in("dy", dy), in("w", w), out("dx", dx)});
   check.computes("dy", dy);
   check.dtype("w", w, dy.dtype);
   check.dtype("dx", dx, dy.dtype);
+  check.precision(dy, precision);
   const Conv2dShape s = transposed_shape(op, dx.shape, w.shape, stride, padding, output_padding);
   check.shape("dy", dy, output_shape(s));
-  run<cpu::conv2d_fwd>(op, dy, Conv2dFwdArgs{dy.data, w.data, nullptr, dx.data, s, false, dy.dtype});
+  run<cpu::conv2d_fwd, cuda::conv2d_fwd>(
+      op, dy, Conv2dFwdArgs{dy.data, w.data, nullptr, dx.data, s, false, dy.dtype, precision});
 }
 
 void conv_transpose2d_wgrad(const Tensor& dy, const Tensor& x, const Tensor& dw, Pair stride, const Padding& padding,
-                            Pair output_padding) {
+                            Pair output_padding, Precision precision) {
   const char* op = "conv_transpose2d_wgrad";
   const Check check(op, {in("dy", dy), in("x", x), out("dw", dw)});
   check.computes("dy", dy);
   check.dtype("x", x, dy.dtype);
-  check.dtype("dw", dw, dy.dtype);
+  check.dtype("dw", dw, wide_of(dy.dtype));
+  check.precision(x, precision);
   const Conv2dShape s = transposed_shape(op, x.shape, dw.shape, stride, padding, output_padding);
   check.shape("dy", dy, output_shape(s));
-  run<cpu::conv2d_wgrad>(op, dy, Conv2dWgradArgs{x.data, dy.data, dw.data, s, dy.dtype});
+  run<cpu::conv2d_wgrad, cuda::conv2d_wgrad>(op, dy, Conv2dWgradArgs{x.data, dy.data, dw.data, s, dy.dtype, precision});
 }
 
 }  // namespace stapes::ops

@@ -39,7 +39,7 @@ void cross_entropy_fwd(const Tensor& logits, const Tensor& target, const std::op
                        double label_smoothing, std::int64_t ignore_index, const Tensor& loss, const Tensor& dlogits) {
   const Check check("cross_entropy_fwd", {in("logits", logits), in("target", target), in("weight", weight),
                                           out("loss", loss), out("saved", dlogits)});
-  const DType wide = logits.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+  const DType wide = wide_of(logits.dtype);
   check.computes("logits", logits);
   check.ndim("logits", logits, 2, "(N, classes)");
   const std::int64_t rows = logits.shape[0], classes = logits.shape[1];
@@ -62,7 +62,7 @@ void cross_entropy_fwd(const Tensor& logits, const Tensor& target, const std::op
   check.shape("loss", loss, {});
   check.matches("saved", dlogits, logits, logits.shape);
   if (target.device.is_cpu()) check_values(check, target, classes, ignore_index);
-  run<cpu::cross_entropy_fwd>(
+  run<cpu::cross_entropy_fwd, cuda::cross_entropy_fwd>(
       "cross_entropy_fwd", logits,
       CrossEntropyFwdArgs{logits.data, target.data, weight ? weight->data : nullptr, loss.data, dlogits.data, rows,
                           classes, label_smoothing, ignore_index, logits.dtype, target.dtype});
@@ -72,8 +72,8 @@ void cross_entropy_bwd(const Tensor& saved, double scale, const Tensor& dlogits)
   const Check check("cross_entropy_bwd", {in("saved", saved), out("dlogits", dlogits)});
   check.computes("saved", saved);
   check.matches("dlogits", dlogits, saved, saved.shape);
-  run<cpu::cross_entropy_bwd>("cross_entropy_bwd", saved,
-                              CrossEntropyBwdArgs{saved.data, dlogits.data, saved.numel(), scale, saved.dtype});
+  run<cpu::cross_entropy_bwd, cuda::cross_entropy_bwd>(
+      "cross_entropy_bwd", saved, CrossEntropyBwdArgs{saved.data, dlogits.data, saved.numel(), scale, saved.dtype});
 }
 
 }  // namespace stapes::ops

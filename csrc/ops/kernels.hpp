@@ -1,4 +1,5 @@
-// What every kernel gets, and the CPU kernels themselves, each in its instruction set variants (cpu/isa.hpp).
+// What every kernel gets, and the kernels themselves: the CPU's in their instruction set variants (cpu/isa.hpp), and
+// CUDA's, which launch on a stream and do not wait.
 // Layout NHWC, weights KRSC, C-contiguous. Formulas and layouts are told at the kernels.
 #pragma once
 
@@ -6,9 +7,11 @@
 #include <optional>
 #include <vector>
 
+#include "core/scalar.hpp"
 #include "core/shapes.hpp"
 #include "core/tensor.hpp"
 #include "cpu/isa.hpp"
+#include "cuda/device.hpp"
 
 namespace stapes {
 
@@ -80,22 +83,25 @@ struct StepTensor {
   void* param;
   const void* grad;
   void *first, *second;  // velocity (may be null) and nothing; m and v
+  void* copy;            // 16-bit copy of the parameter, or null; CUDA only
   std::int64_t size;
 };
 struct SgdStepArgs {
   const StepTensor* tensors;
   std::int64_t count;
-  double lr, momentum;
+  Number<double> lr;
+  double momentum;
   bool nesterov;
   double weight_decay;
-  DType dtype;
+  DType dtype, grad_dtype, copy_dtype;  // of params and state, of grads, of copies
 };
 struct AdamStepArgs {
   const StepTensor* tensors;
   std::int64_t count;
-  double step, lr, beta1, beta2, eps, weight_decay;
+  Number<double> step, lr;
+  double beta1, beta2, eps, weight_decay;
   bool decoupled;
-  DType dtype;
+  DType dtype, grad_dtype, copy_dtype;
 };
 
 // conv2d, and what is computed by it: linear, conv_transpose2d
@@ -109,18 +115,21 @@ struct Conv2dFwdArgs {
   Conv2dShape shape;
   bool relu;
   DType dtype;
+  Precision precision = Precision::kFp32;
 };
 struct Conv2dDgradArgs {
   const void *dy, *w, *b;  // b, over C, may be null: conv_transpose2d_fwd has one
   void* dx;
   Conv2dShape shape;
   DType dtype;
+  Precision precision = Precision::kFp32;
 };
 struct Conv2dWgradArgs {
   const void *dy, *x;
   void* dw;
   Conv2dShape shape;
   DType dtype;
+  Precision precision = Precision::kFp32;
 };
 struct Conv2dBgradArgs {
   const void* dy;
@@ -135,6 +144,7 @@ struct Conv2dReluMaxPool2dFwdArgs {
   Conv2dShape shape;
   std::int64_t pool_h, pool_w;
   DType dtype;
+  Precision precision = Precision::kFp32;
 };
 struct Conv2dReluMaxPool2dBwdArgs {
   const void* dy;
@@ -144,6 +154,7 @@ struct Conv2dReluMaxPool2dBwdArgs {
   Conv2dShape shape;
   std::int64_t pool_h, pool_w;
   DType dtype;
+  Precision precision = Precision::kFp32;
   bool* argmax_valid;  // CPU only: set false, and nothing else done, where argmax holds no place of the window
 };
 
@@ -208,7 +219,8 @@ struct DropoutArgs {
   void* y;
   std::int64_t size;
   double p;
-  std::uint64_t seed, offset;
+  std::uint64_t seed;
+  Number<std::uint64_t> offset;
   DType dtype;
 };
 
@@ -247,5 +259,41 @@ inline constinit Kernel<SoftmaxFwdArgs> softmax_fwd;
 inline constinit Kernel<SoftmaxBwdArgs> softmax_bwd;
 inline constinit Kernel<DropoutArgs> dropout;
 }  // namespace cpu
+
+// Scaffolding while kernels are being written: those that are missing are null, and run() says so.
+#if defined(STAPES_SIMT) || defined(STAPES_CUDA)
+#define STAPES_MAYBE __attribute__((weak))
+#else
+#define STAPES_MAYBE
+#endif
+namespace cuda {
+STAPES_MAYBE void conv2d_fwd(const Conv2dFwdArgs& args, Stream stream);
+STAPES_MAYBE void conv2d_dgrad(const Conv2dDgradArgs& args, Stream stream);
+STAPES_MAYBE void conv2d_wgrad(const Conv2dWgradArgs& args, Stream stream);
+STAPES_MAYBE void conv2d_bgrad(const Conv2dBgradArgs& args, Stream stream);
+STAPES_MAYBE void conv2d_relu_max_pool2d_fwd(const Conv2dReluMaxPool2dFwdArgs& args, Stream stream);
+STAPES_MAYBE void conv2d_relu_max_pool2d_bwd(const Conv2dReluMaxPool2dBwdArgs& args, Stream stream);
+STAPES_MAYBE void relu_fwd(const ReluFwdArgs& args, Stream stream);
+STAPES_MAYBE void relu_bwd(const ReluBwdArgs& args, Stream stream);
+STAPES_MAYBE void batch_norm2d_fwd(const BatchNorm2dFwdArgs& args, Stream stream);
+STAPES_MAYBE void batch_norm2d_bwd(const BatchNorm2dBwdArgs& args, Stream stream);
+STAPES_MAYBE void cross_entropy_fwd(const CrossEntropyFwdArgs& args, Stream stream);
+STAPES_MAYBE void cross_entropy_bwd(const CrossEntropyBwdArgs& args, Stream stream);
+STAPES_MAYBE void mse_fwd(const MseFwdArgs& args, Stream stream);
+STAPES_MAYBE void mse_bwd(const MseBwdArgs& args, Stream stream);
+STAPES_MAYBE void sgd_step(const SgdStepArgs& args, Stream stream);
+STAPES_MAYBE void adam_step(const AdamStepArgs& args, Stream stream);
+STAPES_MAYBE void max_pool2d_fwd(const MaxPool2dFwdArgs& args, Stream stream);
+STAPES_MAYBE void max_pool2d_bwd(const MaxPool2dBwdArgs& args, Stream stream);
+STAPES_MAYBE void avg_pool2d_fwd(const AvgPool2dArgs& args, Stream stream);
+STAPES_MAYBE void avg_pool2d_bwd(const AvgPool2dArgs& args, Stream stream);
+STAPES_MAYBE void global_avg_pool2d_fwd(const GlobalAvgPool2dArgs& args, Stream stream);
+STAPES_MAYBE void global_avg_pool2d_bwd(const GlobalAvgPool2dArgs& args, Stream stream);
+STAPES_MAYBE void upsample2d_fwd(const Upsample2dArgs& args, Stream stream);
+STAPES_MAYBE void upsample2d_bwd(const Upsample2dArgs& args, Stream stream);
+STAPES_MAYBE void softmax_fwd(const SoftmaxFwdArgs& args, Stream stream);
+STAPES_MAYBE void softmax_bwd(const SoftmaxBwdArgs& args, Stream stream);
+STAPES_MAYBE void dropout(const DropoutArgs& args, Stream stream);
+}  // namespace cuda
 
 }  // namespace stapes

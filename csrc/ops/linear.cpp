@@ -24,34 +24,41 @@ Shape with_last(const Shape& shape, std::int64_t size) {
 
 }  // namespace
 
-void linear_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b, const Tensor& y, bool relu) {
+void linear_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b, const Tensor& y, bool relu,
+                Precision precision) {
   const Check check("linear_fwd", {in("x", x), in("w", w), in("b", b), out("y", y)});
   check.computes("x", x);
   check.dtype("w", w, x.dtype);
+  check.precision(x, precision);
   const Conv2dShape s = linear_shape(check, x.shape, w.shape);
-  if (b) check.matches("b", *b, x, {s.K});
+  if (b) check.wide("b", *b, x, {s.K});
   check.matches("y", y, x, with_last(x.shape, s.K));
-  run<cpu::conv2d_fwd>("linear_fwd", x, Conv2dFwdArgs{x.data, w.data, b ? b->data : nullptr, y.data, s, relu, x.dtype});
+  run<cpu::conv2d_fwd, cuda::conv2d_fwd>(
+      "linear_fwd", x, Conv2dFwdArgs{x.data, w.data, b ? b->data : nullptr, y.data, s, relu, x.dtype, precision});
 }
 
-void linear_dgrad(const Tensor& dy, const Tensor& w, const Tensor& dx) {
+void linear_dgrad(const Tensor& dy, const Tensor& w, const Tensor& dx, Precision precision) {
   const Check check("linear_dgrad", {in("dy", dy), in("w", w), out("dx", dx)});
   check.computes("dy", dy);
   check.dtype("w", w, dy.dtype);
   check.dtype("dx", dx, dy.dtype);
+  check.precision(dy, precision);
   const Conv2dShape s = linear_shape(check, dx.shape, w.shape);
   check.shape("dy", dy, with_last(dx.shape, s.K));
-  run<cpu::conv2d_dgrad>("linear_dgrad", dy, Conv2dDgradArgs{dy.data, w.data, nullptr, dx.data, s, dy.dtype});
+  run<cpu::conv2d_dgrad, cuda::conv2d_dgrad>(
+      "linear_dgrad", dy, Conv2dDgradArgs{dy.data, w.data, nullptr, dx.data, s, dy.dtype, precision});
 }
 
-void linear_wgrad(const Tensor& dy, const Tensor& x, const Tensor& dw) {
+void linear_wgrad(const Tensor& dy, const Tensor& x, const Tensor& dw, Precision precision) {
   const Check check("linear_wgrad", {in("dy", dy), in("x", x), out("dw", dw)});
   check.computes("dy", dy);
   check.dtype("x", x, dy.dtype);
-  check.dtype("dw", dw, dy.dtype);
+  check.dtype("dw", dw, wide_of(dy.dtype));
+  check.precision(x, precision);
   const Conv2dShape s = linear_shape(check, x.shape, dw.shape);
   check.shape("dy", dy, with_last(x.shape, s.K));
-  run<cpu::conv2d_wgrad>("linear_wgrad", dy, Conv2dWgradArgs{dy.data, x.data, dw.data, s, dy.dtype});
+  run<cpu::conv2d_wgrad, cuda::conv2d_wgrad>("linear_wgrad", dy,
+                                             Conv2dWgradArgs{dy.data, x.data, dw.data, s, dy.dtype, precision});
 }
 
 void linear_bgrad(const Tensor& dy, const Tensor& db) {
@@ -59,8 +66,9 @@ void linear_bgrad(const Tensor& dy, const Tensor& db) {
   check.computes("dy", dy);
   check.require(dy.shape.ndim() >= 2 && dy.shape.last() >= 1, "dy must have at least 2 dimensions (..., out)");
   const std::int64_t K = dy.shape.last();
-  check.matches("db", db, dy, {K});
-  run<cpu::conv2d_bgrad>("linear_bgrad", dy, Conv2dBgradArgs{dy.data, db.data, dy.numel() / K, K, dy.dtype});
+  check.wide("db", db, dy, {K});
+  run<cpu::conv2d_bgrad, cuda::conv2d_bgrad>("linear_bgrad", dy,
+                                             Conv2dBgradArgs{dy.data, db.data, dy.numel() / K, K, dy.dtype});
 }
 
 }  // namespace stapes::ops

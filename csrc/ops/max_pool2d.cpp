@@ -31,9 +31,9 @@ void max_pool2d_fwd(const Tensor& x, const Tensor& y, const Tensor& argmax, Pair
   check.matches("y", y, x, {x.shape[0], w.P, w.Q, x.shape[3]});
   check.dtype("argmax", argmax, argmax_dtype(kernel));
   check.shape("argmax", argmax, y.shape);
-  run<cpu::max_pool2d_fwd>("max_pool2d_fwd", x,
-                           MaxPool2dFwdArgs{x.data, y.data, argmax.data, x.shape[0], x.shape[1], x.shape[2], x.shape[3],
-                                            w, x.dtype, argmax.dtype});
+  run<cpu::max_pool2d_fwd, cuda::max_pool2d_fwd>("max_pool2d_fwd", x,
+                                                 MaxPool2dFwdArgs{x.data, y.data, argmax.data, x.shape[0], x.shape[1],
+                                                                  x.shape[2], x.shape[3], w, x.dtype, argmax.dtype});
 }
 
 void max_pool2d_bwd(const Tensor& dy, const Tensor& argmax, const Tensor& dx, const Shape& x_shape, Pair kernel,
@@ -47,9 +47,10 @@ void max_pool2d_bwd(const Tensor& dy, const Tensor& argmax, const Tensor& dx, co
   check.shape("argmax", argmax, dy.shape);
   check.matches("dx", dx, dy, x_shape);
   bool argmax_valid = true;
-  run<cpu::max_pool2d_bwd>("max_pool2d_bwd", dy,
-                           MaxPool2dBwdArgs{dy.data, argmax.data, dx.data, x_shape[0], x_shape[1], x_shape[2],
-                                            x_shape[3], w, dy.dtype, argmax.dtype, &argmax_valid});
+  run<cpu::max_pool2d_bwd, cuda::max_pool2d_bwd>(
+      "max_pool2d_bwd", dy,
+      MaxPool2dBwdArgs{dy.data, argmax.data, dx.data, x_shape[0], x_shape[1], x_shape[2], x_shape[3], w, dy.dtype,
+                       argmax.dtype, &argmax_valid});
   check.require(argmax_valid, "argmax must hold places r * kernel_w + s of the window that lie in the image",
                 argmax.dtype == DType::kUInt8 ? " (or 255: none)" : "", "; got others");
 }

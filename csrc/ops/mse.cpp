@@ -8,9 +8,8 @@ void mse_fwd(const Tensor& y, const Tensor& target, const Tensor& loss) {
   const Check check("mse_fwd", {in("y", y), in("target", target), out("loss", loss)});
   check.computes("y", y);
   check.matches("target", target, y, y.shape);
-  check.dtype("loss", loss, y.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32);
-  check.shape("loss", loss, {});
-  run<cpu::mse_fwd>("mse_fwd", y, MseFwdArgs{y.data, target.data, loss.data, y.numel(), y.dtype});
+  check.wide("loss", loss, y, {});
+  run<cpu::mse_fwd, cuda::mse_fwd>("mse_fwd", y, MseFwdArgs{y.data, target.data, loss.data, y.numel(), y.dtype});
 }
 
 void mse_bwd(const Tensor& y, const Tensor& target, const Tensor& dy) {
@@ -18,7 +17,7 @@ void mse_bwd(const Tensor& y, const Tensor& target, const Tensor& dy) {
   check.computes("y", y);
   check.matches("target", target, y, y.shape);
   check.matches("dy", dy, y, y.shape);
-  run<cpu::mse_bwd>("mse_bwd", y, MseBwdArgs{y.data, target.data, dy.data, y.numel(), y.dtype});
+  run<cpu::mse_bwd, cuda::mse_bwd>("mse_bwd", y, MseBwdArgs{y.data, target.data, dy.data, y.numel(), y.dtype});
 }
 
 }  // namespace stapes::ops

@@ -19,32 +19,34 @@ using OptionalTensor = std::optional<Tensor>;
 Shape conv2d_fwd_shape(const char* op, const Shape& x, const Shape& w, Pair stride, const Padding& padding,
                        Pair dilation, std::int64_t groups);
 void conv2d_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b, const Tensor& y, Pair stride,
-                const Padding& padding, Pair dilation, std::int64_t groups, bool relu);
+                const Padding& padding, Pair dilation, std::int64_t groups, bool relu, Precision precision);
 void conv2d_dgrad(const Tensor& dy, const Tensor& w, const Tensor& dx, Pair stride, const Padding& padding,
-                  Pair dilation, std::int64_t groups);
+                  Pair dilation, std::int64_t groups, Precision precision);
 void conv2d_wgrad(const Tensor& dy, const Tensor& x, const Tensor& dw, Pair stride, const Padding& padding,
-                  Pair dilation, std::int64_t groups);
+                  Pair dilation, std::int64_t groups, Precision precision);
 void conv2d_bgrad(const Tensor& dy, const Tensor& db);
 
 Shape conv2d_relu_max_pool2d_shape(const Shape& x, const Shape& w, Pair pool, Pair stride, const Padding& padding);
 void conv2d_relu_max_pool2d_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b, const Tensor& y,
-                                const Tensor& argmax, Pair pool, Pair stride, const Padding& padding);
+                                const Tensor& argmax, Pair pool, Pair stride, const Padding& padding,
+                                Precision precision);
 void conv2d_relu_max_pool2d_bwd(const Tensor& dy, const Tensor& argmax, const Tensor& x, const Tensor& w,
                                 const OptionalTensor& dx, const Tensor& dw, const Tensor& db, Pair pool, Pair stride,
-                                const Padding& padding);
+                                const Padding& padding, Precision precision);
 
 Shape conv_transpose2d_fwd_shape(const Shape& x, const Shape& w, Pair stride, const Padding& padding,
                                  Pair output_padding);
 void conv_transpose2d_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b, const Tensor& y, Pair stride,
-                          const Padding& padding, Pair output_padding);
+                          const Padding& padding, Pair output_padding, Precision precision);
 void conv_transpose2d_dgrad(const Tensor& dy, const Tensor& w, const Tensor& dx, Pair stride, const Padding& padding,
-                            Pair output_padding);
+                            Pair output_padding, Precision precision);
 void conv_transpose2d_wgrad(const Tensor& dy, const Tensor& x, const Tensor& dw, Pair stride, const Padding& padding,
-                            Pair output_padding);
+                            Pair output_padding, Precision precision);
 
-void linear_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b, const Tensor& y, bool relu);
-void linear_dgrad(const Tensor& dy, const Tensor& w, const Tensor& dx);
-void linear_wgrad(const Tensor& dy, const Tensor& x, const Tensor& dw);
+void linear_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b, const Tensor& y, bool relu,
+                Precision precision);
+void linear_dgrad(const Tensor& dy, const Tensor& w, const Tensor& dx, Precision precision);
+void linear_wgrad(const Tensor& dy, const Tensor& x, const Tensor& dw, Precision precision);
 void linear_bgrad(const Tensor& dy, const Tensor& db);
 
 void relu_fwd(const Tensor& x, const Tensor& y);
@@ -60,10 +62,11 @@ void cross_entropy_bwd(const Tensor& saved, double scale, const Tensor& dlogits)
 void mse_fwd(const Tensor& y, const Tensor& target, const Tensor& loss);
 void mse_bwd(const Tensor& y, const Tensor& target, const Tensor& dy);
 void sgd_step(const std::vector<Tensor>& params, const std::vector<Tensor>& grads, const std::vector<Tensor>& velocity,
-              double lr, double momentum, bool nesterov, double weight_decay);
+              const std::vector<Tensor>& copies, const Scalar<double>& lr, double momentum, bool nesterov,
+              double weight_decay);
 void adam_step(const std::vector<Tensor>& params, const std::vector<Tensor>& grads, const std::vector<Tensor>& m,
-               const std::vector<Tensor>& v, double step, double lr, double beta1, double beta2, double eps,
-               double weight_decay, bool decoupled);
+               const std::vector<Tensor>& v, const std::vector<Tensor>& copies, const Scalar<double>& step,
+               const Scalar<double>& lr, double beta1, double beta2, double eps, double weight_decay, bool decoupled);
 void max_pool2d_fwd(const Tensor& x, const Tensor& y, const Tensor& argmax, Pair kernel, Pair stride,
                     const Padding& padding);
 void max_pool2d_bwd(const Tensor& dy, const Tensor& argmax, const Tensor& dx, const Shape& x_shape, Pair kernel,
@@ -78,6 +81,6 @@ void upsample2d_fwd(const Tensor& x, const Tensor& y, Pair scale);
 void upsample2d_bwd(const Tensor& dy, const Tensor& dx, Pair scale);
 void softmax_fwd(const Tensor& x, const Tensor& y);
 void softmax_bwd(const Tensor& dy, const Tensor& y, const Tensor& dx);
-void dropout_fwd(const Tensor& x, const Tensor& y, double p, std::uint64_t seed, std::uint64_t offset);
-void dropout_bwd(const Tensor& dy, const Tensor& dx, double p, std::uint64_t seed, std::uint64_t offset);
+void dropout_fwd(const Tensor& x, const Tensor& y, double p, std::uint64_t seed, const Scalar<std::uint64_t>& offset);
+void dropout_bwd(const Tensor& dy, const Tensor& dx, double p, std::uint64_t seed, const Scalar<std::uint64_t>& offset);
 }  // namespace stapes::ops

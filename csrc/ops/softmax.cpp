@@ -17,7 +17,8 @@ void softmax_fwd(const Tensor& x, const Tensor& y) {
   check.computes("x", x);
   const std::int64_t rows = rows_of(check, "x", x.shape);
   check.matches("y", y, x, x.shape);
-  run<cpu::softmax_fwd>("softmax_fwd", x, SoftmaxFwdArgs{x.data, y.data, rows, x.shape.last(), x.dtype});
+  run<cpu::softmax_fwd, cuda::softmax_fwd>("softmax_fwd", x,
+                                           SoftmaxFwdArgs{x.data, y.data, rows, x.shape.last(), x.dtype});
 }
 
 void softmax_bwd(const Tensor& dy, const Tensor& y, const Tensor& dx) {
@@ -26,7 +27,8 @@ void softmax_bwd(const Tensor& dy, const Tensor& y, const Tensor& dx) {
   const std::int64_t rows = rows_of(check, "dy", dy.shape);
   check.matches("y", y, dy, dy.shape);
   check.matches("dx", dx, dy, dy.shape);
-  run<cpu::softmax_bwd>("softmax_bwd", dy, SoftmaxBwdArgs{dy.data, y.data, dx.data, rows, dy.shape.last(), dy.dtype});
+  run<cpu::softmax_bwd, cuda::softmax_bwd>("softmax_bwd", dy,
+                                           SoftmaxBwdArgs{dy.data, y.data, dx.data, rows, dy.shape.last(), dy.dtype});
 }
 
 }  // namespace stapes::ops

@@ -28,7 +28,14 @@ def _check_dtype(op: str, name: str, x: Array) -> None:
 
 def cuda_reason() -> str | None:
     """Return why CUDA cannot be used, or None where it can."""
-    return "this build of Stapes has no CUDA kernels"
+    from importlib.util import find_spec
+
+    from stapes import _core
+
+    reason = _core.cuda_reason()
+    if reason:
+        return reason
+    return None if find_spec("cupy") else "CuPy is not installed: pip install 'stapes[cupy]'"
 
 
 def is_cupy(x: object) -> bool:

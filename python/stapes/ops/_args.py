@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import operator
-from typing import SupportsIndex, TypeAlias
+from typing import SupportsIndex, TypeAlias, TypeGuard
 
 import numpy as np
+
+from stapes.device import Array, is_cupy
 
 IntPair: TypeAlias = int | tuple[int, int]
 """One number for both axes, or (h, w)."""
@@ -14,6 +16,8 @@ PaddingLike: TypeAlias = int | tuple[int, int] | tuple[tuple[int, int], tuple[in
 """An int, (h, w), ((top, bottom), (left, right)), "same" or "valid"."""
 
 _INT64 = np.iinfo(np.int64)
+_SCALARS = ("float32", "float64", "int32", "int64")
+_PRECISIONS = ("fp32", "fp32_split", "tf32")
 
 
 def integer(op: str, name: str, value: object) -> int:
@@ -55,23 +59,21 @@ def unsigned(op: str, name: str, value: object) -> int:
     return result
 
 
-def unsigned_scalar(op: str, name: str, value: object) -> int:
-    """Return `unsigned` of an integer, or of the one element of a NumPy array of integers.
+def unsigned_scalar(op: str, name: str, value: object) -> int | Array:
+    """Return `unsigned` of an integer; an array of integers as int64, of which C++ takes the bits.
 
     Raises
     ------
     TypeError
         If it is neither.
     ValueError
-        If an array has not one element, or the value is out of range.
+        If a number is out of range.
     """
-    if not isinstance(value, np.ndarray):
+    if not _is_array(value):
         return unsigned(op, name, value)
     if value.dtype.kind not in "iu":
         raise TypeError(f"{op}: {name} must be an array of integers, got {value.dtype}")
-    if value.size != 1:
-        raise ValueError(f"{op}: {name} must have one element, got shape {value.shape}")
-    return unsigned(op, name, value.item())
+    return value.astype(np.int64, copy=False)
 
 
 def number(op: str, name: str, value: object) -> float:
@@ -92,19 +94,38 @@ def number(op: str, name: str, value: object) -> float:
         raise ValueError(f"{op}: {name} must fit into a float, got {value}") from None
 
 
-def scalar(op: str, name: str, value: object) -> float:
-    """Return a real number, or the one in an array of one element, as a float.
+def scalar(op: str, name: str, value: object) -> float | Array:
+    """Return a real number as a float; an array of one element as it is, for C++ to read.
 
     Raises
     ------
-    TypeError, ValueError
-        As `number`; ValueError also for an array of another size.
+    TypeError
+        If it is neither, or an array of no real dtype.
+    ValueError
+        If a number is too large for a float.
     """
-    if isinstance(value, np.ndarray):
-        if value.size != 1:
-            raise ValueError(f"{op}: {name} must have one element, got shape {value.shape}")
-        return number(op, name, value.reshape(-1)[0])
-    return number(op, name, value)
+    if not _is_array(value):
+        return number(op, name, value)
+    if value.dtype.kind not in "iuf":
+        raise TypeError(f"{op}: {name} must be an array of a real number, got {value.dtype}")
+    return value if value.dtype.name in _SCALARS else value.astype(np.float64)
+
+
+def _is_array(value: object) -> TypeGuard[Array]:
+    return isinstance(value, np.ndarray) or is_cupy(value)
+
+
+def precision_name(op: str, value: object) -> str:
+    """Return the name of a way to multiply float32 numbers.
+
+    Raises
+    ------
+    ValueError
+        If there is none of this name.
+    """
+    if value not in _PRECISIONS:
+        raise ValueError(f"{op}: precision must be one of {', '.join(_PRECISIONS)}, got {value!r}")
+    return str(value)
 
 
 def flag(op: str, name: str, value: object) -> bool:

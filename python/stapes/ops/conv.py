@@ -2,13 +2,17 @@
 
 ``x`` is (N, H, W, C), ``w`` (K, R, S, C / groups), ``y`` (N, P, Q, K) with
 ``P = floor((H + pad_top + pad_bottom - dil_h * (R - 1) - 1) / stride_h) + 1`` and likewise ``Q``.
-float32 or float64 on the CPU; float32, float16 or bfloat16 on CUDA.
+float32 or float64 on the CPU; float32, float16 or bfloat16 on CUDA. Beside 16-bit arrays ``b``,
+``dw`` and ``db`` are float32.
 
 Common arguments:
 
 - ``stride``, ``dilation``, ``pool``, ``output_padding``: an int or (h, w).
 - ``padding``: an int, (h, w), ((top, bottom), (left, right)), "same" (output = ceil(in / stride),
   the odd pixel at the end) or "valid" (none).
+- ``precision``: how float32 numbers are multiplied on CUDA. "fp32": exactly. "fp32_split": on
+  tensor cores, each as two TF32 numbers, about as exact. "tf32": on tensor cores, rounded to TF32
+  (11 bits). All sums are float32. Other than "fp32" it is for float32 arrays on CUDA alone.
 - ``out``: an array, or a tuple of arrays or None: exact shape, dtype and device, C-contiguous,
   writable, overlapping no input; overwritten and returned.
 
@@ -21,8 +25,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stapes import _core
-from stapes.device import Array, as_input, output, outputs
-from stapes.ops._args import IntPair, PaddingLike, flag, integer, pair, shape
+from stapes.device import Array, as_input, output, outputs, wide_dtype
+from stapes.ops._args import IntPair, PaddingLike, flag, integer, pair, precision_name, shape
 from stapes.ops._args import padding as pads
 
 
@@ -49,6 +53,7 @@ def conv2d_fwd(
     dilation: IntPair = 1,
     groups: int = 1,
     activation: str | None = None,
+    precision: str = "fp32",
     out: Array | None = None,
 ) -> Array:
     """Convolve: ``y[n,p,q,k] = b[k] + sum_{r,s,c} x[n, p*stride + r*dil - pad, .., c] w[k,r,s,c]``.
@@ -61,7 +66,7 @@ def conv2d_fwd(
         (K, R, S, C / groups).
     b : array, optional
         (K,).
-    stride, padding, dilation, groups, out
+    stride, padding, dilation, groups, precision, out
         See the module.
     activation : {None, "relu"}
         "relu" is computed in the same pass.
@@ -82,7 +87,7 @@ def conv2d_fwd(
     relu = fused_relu(op, activation)
     args = _geometry(op, stride, padding, dilation, groups)
     y = output(op, "out", out, x, _core.conv2d_fwd_shape(op, x.shape, w.shape, *args))
-    _core.conv2d_fwd(x, w, b, y, *args, relu)
+    _core.conv2d_fwd(x, w, b, y, *args, relu, precision_name(op, precision))
     return y
 
 
@@ -95,6 +100,7 @@ def conv2d_dgrad(
     padding: PaddingLike = 0,
     dilation: IntPair = 1,
     groups: int = 1,
+    precision: str = "fp32",
     out: Array | None = None,
 ) -> Array:
     """Compute the gradient of `conv2d_fwd` by its input.
@@ -107,7 +113,7 @@ def conv2d_dgrad(
         (K, R, S, C / groups).
     x_shape : tuple of int
         (N, H, W, C).
-    stride, padding, dilation, groups, out
+    stride, padding, dilation, groups, precision, out
         As in the forward; see the module.
 
     Returns
@@ -123,7 +129,9 @@ def conv2d_dgrad(
     op = "conv2d_dgrad"
     dy, w = as_input(op, "dy", dy), as_input(op, "w", w)
     dx = output(op, "out", out, dy, shape(op, "x_shape", x_shape, 4))
-    _core.conv2d_dgrad(dy, w, dx, *_geometry(op, stride, padding, dilation, groups))
+    _core.conv2d_dgrad(
+        dy, w, dx, *_geometry(op, stride, padding, dilation, groups), precision_name(op, precision)
+    )
     return dx
 
 
@@ -136,6 +144,7 @@ def conv2d_wgrad(
     padding: PaddingLike = 0,
     dilation: IntPair = 1,
     groups: int = 1,
+    precision: str = "fp32",
     out: Array | None = None,
 ) -> Array:
     """Compute the gradient of `conv2d_fwd` by its weights.
@@ -148,7 +157,7 @@ def conv2d_wgrad(
         (N, H, W, C).
     w_shape : tuple of int
         (K, R, S, C / groups).
-    stride, padding, dilation, groups, out
+    stride, padding, dilation, groups, precision, out
         As in the forward; see the module.
 
     Returns
@@ -163,8 +172,10 @@ def conv2d_wgrad(
     """
     op = "conv2d_wgrad"
     dy, x = as_input(op, "dy", dy), as_input(op, "x", x)
-    dw = output(op, "out", out, dy, shape(op, "w_shape", w_shape, 4))
-    _core.conv2d_wgrad(dy, x, dw, *_geometry(op, stride, padding, dilation, groups))
+    dw = output(op, "out", out, dy, shape(op, "w_shape", w_shape, 4), wide_dtype(dy))
+    _core.conv2d_wgrad(
+        dy, x, dw, *_geometry(op, stride, padding, dilation, groups), precision_name(op, precision)
+    )
     return dw
 
 
@@ -189,7 +200,7 @@ def conv2d_bgrad(dy: Array, *, out: Array | None = None) -> Array:
         See the module.
     """
     dy = as_input("conv2d_bgrad", "dy", dy)
-    db = output("conv2d_bgrad", "out", out, dy, dy.shape[-1:])
+    db = output("conv2d_bgrad", "out", out, dy, dy.shape[-1:], wide_dtype(dy))
     _core.conv2d_bgrad(dy, db)
     return db
 
@@ -202,6 +213,7 @@ def conv2d_relu_max_pool2d_fwd(
     pool: IntPair = 2,
     stride: IntPair = 1,
     padding: PaddingLike = 0,
+    precision: str = "fp32",
     out: tuple[Array | None, Array | None] | None = None,
 ) -> tuple[Array, Array]:
     """Convolve, apply ReLU and max pooling in one pass; the full-size map is never written.
@@ -213,7 +225,7 @@ def conv2d_relu_max_pool2d_fwd(
     pool : int or (h, w)
         The pooling window, at most 255 places; its stride is its size, leftover rows and columns
         are dropped.
-    stride, padding, out
+    stride, padding, precision, out
         See the module.
 
     Returns
@@ -237,7 +249,7 @@ def conv2d_relu_max_pool2d_fwd(
     y_shape = _core.conv2d_relu_max_pool2d_shape(x.shape, w.shape, *args)
     y = output(op, "out[0]", y_out, x, y_shape)
     argmax = output(op, "out[1]", argmax_out, x, y_shape, "uint8")
-    _core.conv2d_relu_max_pool2d_fwd(x, w, b, y, argmax, *args)
+    _core.conv2d_relu_max_pool2d_fwd(x, w, b, y, argmax, *args, precision_name(op, precision))
     return y, argmax
 
 
@@ -251,6 +263,7 @@ def conv2d_relu_max_pool2d_bwd(
     stride: IntPair = 1,
     padding: PaddingLike = 0,
     need_dx: bool = True,
+    precision: str = "fp32",
     out: tuple[Array | None, Array | None, Array | None] | None = None,
 ) -> tuple[Array | None, Array, Array]:
     """Compute the gradients of `conv2d_relu_max_pool2d_fwd` from the pooled gradient.
@@ -289,10 +302,12 @@ def conv2d_relu_max_pool2d_bwd(
     if not flag(op, "need_dx", need_dx) and dx_out is not None:
         raise ValueError(f"{op}: out[0] must be None with need_dx=False")
     dx = output(op, "out[0]", dx_out, x, x.shape) if need_dx else None
-    dw = output(op, "out[1]", dw_out, x, w.shape)
-    db = output(op, "out[2]", db_out, x, w.shape[:1])
+    dw = output(op, "out[1]", dw_out, x, w.shape, wide_dtype(x))
+    db = output(op, "out[2]", db_out, x, w.shape[:1], wide_dtype(x))
     args = pair(op, "pool", pool), pair(op, "stride", stride), pads(op, padding)
-    _core.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, dx, dw, db, *args)
+    _core.conv2d_relu_max_pool2d_bwd(
+        dy, argmax, x, w, dx, dw, db, *args, precision_name(op, precision)
+    )
     return dx, dw, db
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stapes import _core
-from stapes.device import Array, as_input, output
-from stapes.ops._args import IntPair, PaddingLike, pair, shape
+from stapes.device import Array, as_input, output, wide_dtype
+from stapes.ops._args import IntPair, PaddingLike, pair, precision_name, shape
 from stapes.ops._args import padding as pads
 
 
@@ -25,6 +25,7 @@ def conv_transpose2d_fwd(
     stride: IntPair = 1,
     padding: PaddingLike = 0,
     output_padding: IntPair = 0,
+    precision: str = "fp32",
     out: Array | None = None,
 ) -> Array:
     """Convolve transposed, as PyTorch's ``conv_transpose2d`` does.
@@ -33,7 +34,7 @@ def conv_transpose2d_fwd(
     ----------
     x, w, b : array
         See the module.
-    stride, padding, output_padding, out
+    stride, padding, output_padding, precision, out
         See the module.
 
     Returns
@@ -51,7 +52,7 @@ def conv_transpose2d_fwd(
     b = None if b is None else as_input(op, "b", b)
     args = _geometry(op, stride, padding, output_padding)
     y = output(op, "out", out, x, _core.conv_transpose2d_fwd_shape(x.shape, w.shape, *args))
-    _core.conv_transpose2d_fwd(x, w, b, y, *args)
+    _core.conv_transpose2d_fwd(x, w, b, y, *args, precision_name(op, precision))
     return y
 
 
@@ -63,6 +64,7 @@ def conv_transpose2d_dgrad(
     stride: IntPair = 1,
     padding: PaddingLike = 0,
     output_padding: IntPair = 0,
+    precision: str = "fp32",
     out: Array | None = None,
 ) -> Array:
     """Compute the gradient of `conv_transpose2d_fwd` by its input.
@@ -75,7 +77,7 @@ def conv_transpose2d_dgrad(
         (C_in, R, S, C_out).
     x_shape : tuple of int
         (N, P, Q, C_in).
-    stride, padding, output_padding, out
+    stride, padding, output_padding, precision, out
         As in the forward.
 
     Returns
@@ -91,7 +93,9 @@ def conv_transpose2d_dgrad(
     op = "conv_transpose2d_dgrad"
     dy, w = as_input(op, "dy", dy), as_input(op, "w", w)
     dx = output(op, "out", out, dy, shape(op, "x_shape", x_shape, 4))
-    _core.conv_transpose2d_dgrad(dy, w, dx, *_geometry(op, stride, padding, output_padding))
+    _core.conv_transpose2d_dgrad(
+        dy, w, dx, *_geometry(op, stride, padding, output_padding), precision_name(op, precision)
+    )
     return dx
 
 
@@ -103,6 +107,7 @@ def conv_transpose2d_wgrad(
     stride: IntPair = 1,
     padding: PaddingLike = 0,
     output_padding: IntPair = 0,
+    precision: str = "fp32",
     out: Array | None = None,
 ) -> Array:
     """Compute the gradient of `conv_transpose2d_fwd` by its weights.
@@ -115,7 +120,7 @@ def conv_transpose2d_wgrad(
         (N, P, Q, C_in).
     w_shape : tuple of int
         (C_in, R, S, C_out).
-    stride, padding, output_padding, out
+    stride, padding, output_padding, precision, out
         As in the forward.
 
     Returns
@@ -130,8 +135,10 @@ def conv_transpose2d_wgrad(
     """
     op = "conv_transpose2d_wgrad"
     dy, x = as_input(op, "dy", dy), as_input(op, "x", x)
-    dw = output(op, "out", out, dy, shape(op, "w_shape", w_shape, 4))
-    _core.conv_transpose2d_wgrad(dy, x, dw, *_geometry(op, stride, padding, output_padding))
+    dw = output(op, "out", out, dy, shape(op, "w_shape", w_shape, 4), wide_dtype(dy))
+    _core.conv_transpose2d_wgrad(
+        dy, x, dw, *_geometry(op, stride, padding, output_padding), precision_name(op, precision)
+    )
     return dw
 
 

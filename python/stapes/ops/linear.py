@@ -9,7 +9,8 @@ float32 or float64 on the CPU; float32, float16 or bfloat16 on CUDA. ``out``, ``
 from __future__ import annotations
 
 from stapes import _core
-from stapes.device import Array, as_input, output
+from stapes.device import Array, as_input, output, wide_dtype
+from stapes.ops._args import precision_name
 from stapes.ops.conv import fused_relu
 
 
@@ -19,6 +20,7 @@ def linear_fwd(
     b: Array | None = None,
     *,
     activation: str | None = None,
+    precision: str = "fp32",
     out: Array | None = None,
 ) -> Array:
     """Compute ``y = x w^T + b``.
@@ -33,8 +35,8 @@ def linear_fwd(
         (out,).
     activation : {None, "relu"}
         "relu" is computed in the same pass.
-    out : array, optional
-        Overwritten and returned.
+    precision, out
+        See `stapes.ops.conv`.
 
     Returns
     -------
@@ -51,11 +53,13 @@ def linear_fwd(
     b = None if b is None else as_input(op, "b", b)
     relu = fused_relu(op, activation)
     y = output(op, "out", out, x, (*x.shape[:-1], *w.shape[:1]))
-    _core.linear_fwd(x, w, b, y, relu)
+    _core.linear_fwd(x, w, b, y, relu, precision_name(op, precision))
     return y
 
 
-def linear_dgrad(dy: Array, w: Array, *, out: Array | None = None) -> Array:
+def linear_dgrad(
+    dy: Array, w: Array, *, precision: str = "fp32", out: Array | None = None
+) -> Array:
     """Compute the gradient by the input, ``dx = dy w``.
 
     Parameters
@@ -64,8 +68,8 @@ def linear_dgrad(dy: Array, w: Array, *, out: Array | None = None) -> Array:
         (..., out).
     w : array
         (out, in).
-    out : array, optional
-        Overwritten and returned.
+    precision, out
+        See `stapes.ops.conv`.
 
     Returns
     -------
@@ -80,11 +84,13 @@ def linear_dgrad(dy: Array, w: Array, *, out: Array | None = None) -> Array:
     op = "linear_dgrad"
     dy, w = as_input(op, "dy", dy), as_input(op, "w", w)
     dx = output(op, "out", out, dy, (*dy.shape[:-1], *w.shape[1:]))
-    _core.linear_dgrad(dy, w, dx)
+    _core.linear_dgrad(dy, w, dx, precision_name(op, precision))
     return dx
 
 
-def linear_wgrad(dy: Array, x: Array, *, out: Array | None = None) -> Array:
+def linear_wgrad(
+    dy: Array, x: Array, *, precision: str = "fp32", out: Array | None = None
+) -> Array:
     """Compute the gradient by the weights, ``dw = dy^T x``.
 
     Parameters
@@ -93,8 +99,8 @@ def linear_wgrad(dy: Array, x: Array, *, out: Array | None = None) -> Array:
         (..., out).
     x : array
         (..., in).
-    out : array, optional
-        Overwritten and returned.
+    precision, out
+        See `stapes.ops.conv`.
 
     Returns
     -------
@@ -108,8 +114,8 @@ def linear_wgrad(dy: Array, x: Array, *, out: Array | None = None) -> Array:
     """
     op = "linear_wgrad"
     dy, x = as_input(op, "dy", dy), as_input(op, "x", x)
-    dw = output(op, "out", out, dy, (*dy.shape[-1:], *x.shape[-1:]))
-    _core.linear_wgrad(dy, x, dw)
+    dw = output(op, "out", out, dy, (*dy.shape[-1:], *x.shape[-1:]), wide_dtype(dy))
+    _core.linear_wgrad(dy, x, dw, precision_name(op, precision))
     return dw
 
 
@@ -121,7 +127,7 @@ def linear_bgrad(dy: Array, *, out: Array | None = None) -> Array:
     dy : array
         (..., out).
     out : array, optional
-        Overwritten and returned.
+        See `stapes.ops.conv`.
 
     Returns
     -------
@@ -134,6 +140,6 @@ def linear_bgrad(dy: Array, *, out: Array | None = None) -> Array:
         See the module.
     """
     dy = as_input("linear_bgrad", "dy", dy)
-    db = output("linear_bgrad", "out", out, dy, dy.shape[-1:])
+    db = output("linear_bgrad", "out", out, dy, dy.shape[-1:], wide_dtype(dy))
     _core.linear_bgrad(dy, db)
     return db

@@ -8,7 +8,7 @@ import numpy as np
 
 from stapes import _core
 from stapes.device import Array, as_input, in_place
-from stapes.ops._args import flag, scalar
+from stapes.ops._args import flag, number, scalar
 
 
 def sgd_step(
@@ -32,7 +32,8 @@ def sgd_step(
     params : sequence of array
         C-contiguous, all float32 or all float64; updated.
     grads : sequence of array
-        One for each parameter, same shape and dtype; not changed.
+        One for each parameter, same shape and dtype (on CUDA also float16 or bfloat16); not
+        changed.
     velocity : sequence of array or None
         Zero before the first step; updated. With ``momentum`` 0 it is neither read nor written,
         and may be None or empty.
@@ -42,14 +43,13 @@ def sgd_step(
         At least 0.
     nesterov : bool
         Nesterov's momentum; needs ``momentum`` above 0.
-    copies : None
-        16-bit copies of the parameters, which only CUDA has: must be None on the CPU.
+    copies : sequence of array, optional
+        On CUDA: a float16 or bfloat16 array for each parameter, to which it is copied rounded.
 
     Raises
     ------
     TypeError
-        If an argument is no array, or of another dtype or device; if ``copies`` is given on the
-        CPU.
+        If an argument is no array, or of another dtype or device (``copies`` on the CPU).
     ValueError
         If lengths or shapes differ, a number is out of range, or an updated array is read-only,
         not C-contiguous, or overlaps another.
@@ -59,16 +59,16 @@ def sgd_step(
     The rule of ``torch.optim.SGD`` without dampening.
     """
     op = "sgd_step"
-    _no_copies(op, copies)
-    momentum = scalar(op, "momentum", momentum)
+    momentum = number(op, "momentum", momentum)
     _core.sgd_step(
         _arrays(op, "params", params, in_place),
         _arrays(op, "grads", grads, as_input),
         _arrays(op, "velocity", velocity, in_place) if momentum != 0 else [],
+        [] if copies is None else _arrays(op, "copies", copies, in_place),
         scalar(op, "lr", lr),
         momentum,
         flag(op, "nesterov", nesterov),
-        scalar(op, "weight_decay", weight_decay),
+        number(op, "weight_decay", weight_decay),
     )
 
 
@@ -97,7 +97,8 @@ def adam_step(
     params : sequence of array
         C-contiguous, all float32 or all float64; updated.
     grads : sequence of array
-        One for each parameter, same shape and dtype; not changed.
+        One for each parameter, same shape and dtype (on CUDA also float16 or bfloat16); not
+        changed.
     m, v : sequence of array
         Moments, zero before the first step; updated.
     step : int or array
@@ -110,14 +111,13 @@ def adam_step(
         At least 0.
     decoupled : bool
         Weight decay as in AdamW.
-    copies : None
-        16-bit copies of the parameters, which only CUDA has: must be None on the CPU.
+    copies : sequence of array, optional
+        On CUDA: a float16 or bfloat16 array for each parameter, to which it is copied rounded.
 
     Raises
     ------
     TypeError
-        If an argument is no array, or of another dtype or device; if ``copies`` is given on the
-        CPU.
+        If an argument is no array, or of another dtype or device (``copies`` on the CPU).
     ValueError
         If lengths or shapes differ, a number is out of range, or an updated array is read-only,
         not C-contiguous, or overlaps another.
@@ -128,7 +128,6 @@ def adam_step(
     Regularization", 2019. The rules of ``torch.optim.Adam`` and ``AdamW``.
     """
     op = "adam_step"
-    _no_copies(op, copies)
     if not isinstance(betas, tuple | list):
         raise TypeError(f"{op}: betas must be (beta1, beta2), got {type(betas).__name__}")
     if len(betas) != 2:
@@ -138,12 +137,13 @@ def adam_step(
         _arrays(op, "grads", grads, as_input),
         _arrays(op, "m", m, in_place),
         _arrays(op, "v", v, in_place),
+        [] if copies is None else _arrays(op, "copies", copies, in_place),
         scalar(op, "step", step),
         scalar(op, "lr", lr),
-        scalar(op, "betas[0]", betas[0]),
-        scalar(op, "betas[1]", betas[1]),
-        scalar(op, "eps", eps),
-        scalar(op, "weight_decay", weight_decay),
+        number(op, "betas[0]", betas[0]),
+        number(op, "betas[1]", betas[1]),
+        number(op, "eps", eps),
+        number(op, "weight_decay", weight_decay),
         flag(op, "decoupled", decoupled),
     )
 
@@ -154,8 +154,3 @@ def _arrays(
     if isinstance(arrays, np.ndarray) or not isinstance(arrays, Sequence):
         raise TypeError(f"{op}: {name} must be a list of arrays, got {type(arrays).__name__}")
     return [prepare(op, f"{name}[{i}]", a) for i, a in enumerate(arrays)]
-
-
-def _no_copies(op: str, copies: Sequence[Array] | None) -> None:
-    if copies is not None:
-        raise TypeError(f"{op}: copies are 16-bit arrays, which only CUDA has; pass copies=None")

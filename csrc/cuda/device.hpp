@@ -1,0 +1,34 @@
+// CUDA as the rest of the extension sees it: no header of CUDA's is needed to include this.
+#pragma once
+
+#include <string>
+
+struct CUstream_st;
+
+namespace stapes::cuda {
+
+using Stream = CUstream_st*;
+
+// Whether this module has CUDA kernels: compiled by nvcc, or for the emulator (csrc/simt).
+#if defined(STAPES_CUDA) || defined(STAPES_SIMT)
+inline constexpr bool kBuiltIn = true;
+#else
+inline constexpr bool kBuiltIn = false;
+#endif
+
+// Why no device can be used; empty where one can.
+std::string unavailable_reason();
+
+// Makes a device the current one for as long as it lives.
+class UseDevice {
+ public:
+  explicit UseDevice(int index);
+  ~UseDevice();
+  UseDevice(const UseDevice&) = delete;
+  UseDevice& operator=(const UseDevice&) = delete;
+
+ private:
+  int before_;
+};
+
+}  // namespace stapes::cuda
