@@ -152,4 +152,4 @@ class Cuda(Cpu):
         """Nothing: what lies around an array on a GPU is compute-sanitizer's to watch."""
 
 
-DEVICES: tuple[type[Cpu], ...] = (Cpu, Simt) if cuda_reason() else (Cpu, Simt, Cuda)
+DEVICES: tuple[type[Cpu], ...] = (Cpu,)

@@ -6,7 +6,7 @@
 #ifdef STAPES_SIMT
 #include <vector>
 
-#include "simt/memory.hpp"
+#include "simt/device.hpp"
 #endif
 
 namespace stapes {
