@@ -7,12 +7,13 @@
 
 from __future__ import annotations
 
+import os
+
 import ml_dtypes
 import numpy as np
 
 import simt_module
 import stapes.ops
-from stapes.device import cuda_reason
 
 # Arguments, by position, that an operator updates in place.
 UPDATED = {"batch_norm2d_fwd": (3, 4), "sgd_step": (0, 2), "adam_step": (0, 2, 3)}
@@ -152,4 +153,5 @@ class Cuda(Cpu):
         """Nothing: what lies around an array on a GPU is compute-sanitizer's to watch."""
 
 
-DEVICES: tuple[type[Cpu], ...] = (Cpu,)
+_KINDS: dict[str, type[Cpu]] = {"cpu": Cpu, "simt": Simt, "cuda": Cuda}
+DEVICES = [_KINDS[name] for name in os.environ.get("STAPES_TEST_DEVICES", "cpu").split(",")]

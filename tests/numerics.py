@@ -13,6 +13,11 @@ EPS32 = float(np.finfo(np.float32).eps)
 C = 4.0
 
 
+def wide(dtype):
+    """The dtype of biases, statistics, losses and gradients of weights beside ``dtype``."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+
+
 def assert_close(got, want, *, length=1, scale=None):
     """``got`` is within tolerance of the float64 ``want``; NaN and infinities in their places."""
     got, want = np.asarray(got), np.asarray(want)
