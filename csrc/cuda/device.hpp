@@ -1,13 +1,14 @@
 // CUDA as the rest of the extension sees it: no header of CUDA's is needed to include this.
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 struct CUstream_st;
 
 namespace stapes::cuda {
 
-using Stream = CUstream_st*;
+using Stream = CUstream_st*;  // cudaStream_t
 
 // Whether this module has CUDA kernels: compiled by nvcc, or for the emulator (csrc/simt).
 #if defined(STAPES_CUDA) || defined(STAPES_SIMT)
@@ -18,6 +19,17 @@ inline constexpr bool kBuiltIn = false;
 
 // Why no device can be used; empty where one can.
 std::string unavailable_reason();
+
+int device_arch();  // compute capability of the current device: 75, 80, 90, ...
+int sm_count();
+
+// Where Workspace takes memory from: a pool that orders frees after the work on the stream, such as CuPy's.
+// Until one is set: cudaMallocAsync and cudaFreeAsync.
+struct Allocator {
+  void* (*allocate)(std::size_t bytes, Stream stream);
+  void (*free)(void* p);
+};
+void set_allocator(Allocator allocator);
 
 // Makes a device the current one for as long as it lives.
 class UseDevice {

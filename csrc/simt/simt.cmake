@@ -25,7 +25,7 @@ target_link_libraries(stapes_simt_options INTERFACE stapes_options)
 
 add_library(stapes_simt_kernels OBJECT ${STAPES_SIMT_KERNELS})
 target_link_libraries(stapes_simt_kernels PRIVATE stapes_simt_options)
-target_compile_options(stapes_simt_kernels PRIVATE -g1 ${simt_kernel_options} -Wno-unknown-pragmas)
+target_compile_options(stapes_simt_kernels PRIVATE -g1 ${simt_kernel_options} -fno-strict-aliasing -Wno-unknown-pragmas)
 
 add_library(stapes_simt_engine OBJECT ${STAPES_SIMT_ENGINE})
 target_link_libraries(stapes_simt_engine PRIVATE stapes_simt_options)
