@@ -72,7 +72,9 @@ def named(record: dict[str, str | int], allowed: list[str]) -> bool:
 def demangled(names: list[str]) -> list[str]:
     """Return readable names, without arguments."""
     done = subprocess.run(["c++filt", "-p", *names], stdout=subprocess.PIPE, text=True, check=True)
-    return [re.sub(r"stapes::cuda::|\(anonymous namespace\)::", "", n) for n in done.stdout.split("\n")]
+    return [
+        re.sub(r"stapes::cuda::|\(anonymous namespace\)::", "", n) for n in done.stdout.split("\n")
+    ]
 
 
 def table(build: Path) -> str:
