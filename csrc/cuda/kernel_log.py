@@ -1,7 +1,7 @@
 """What ptxas says of each kernel: registers, shared memory, spills.
 
-    kernel_log.py compile NVCC ARGUMENT...   runs nvcc; keeps the figures beside the object; fails on
-                                             spills of kernels that spills.txt does not name
+    kernel_log.py compile NVCC ARGUMENT...   runs nvcc; keeps the figures beside the object; fails
+                                             on spills of kernels that spills.txt does not name
     kernel_log.py table BUILD                prints the figures of a build as a Markdown table
 
 CMake runs the first for every source (csrc/cuda/cuda.cmake).
