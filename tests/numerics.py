@@ -5,6 +5,8 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 
+finfo = ml_dtypes.finfo  # np.finfo that knows bfloat16
+
 EPS32 = float(np.finfo(np.float32).eps)
 
 # A result may be off by C * eps * sqrt(reduction length) * scale: rounding errors of a sum add up
@@ -21,7 +23,7 @@ def wide(dtype):
 def assert_close(got, want, *, length=1, scale=None):
     """``got`` is within tolerance of the float64 ``want``; NaN and infinities in their places."""
     got, want = np.asarray(got), np.asarray(want)
-    info = ml_dtypes.finfo(got.dtype)
+    info = finfo(got.dtype)
     got = np.float64(got)
     assert got.shape == want.shape, f"shape {got.shape}, expected {want.shape}"
     finite = np.isfinite(want)
@@ -49,7 +51,7 @@ def assert_adjoint(*products):
     values = [np.vdot(np.float64(a), np.float64(b)) for a, b in products]
     a, b = products[0]
     norm = np.linalg.norm(np.float64(a)) * np.linalg.norm(np.float64(b))
-    eps = max(np.float64(ml_dtypes.finfo(x.dtype).eps) for pair in products for x in pair)
+    eps = max(np.float64(finfo(x.dtype).eps) for pair in products for x in pair)
     assert np.ptp(values) <= 4 * eps * norm, f"{values} differ, norms' product {norm:.3g}"
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import reference
-from numerics import assert_adjoint, assert_exact
+from numerics import assert_adjoint, assert_exact, finfo
 
 SHAPES = [(), (1,), (7,), (33,), (2, 3, 5, 7), (1000,), (0,), (0, 4, 4, 3), (3, 0)]
+SHAPES += [(1024,), (2049,), (70_001,)]  # edges of CUDA's blocks; more than one turn of a grid
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -18,7 +19,7 @@ def test_exact(ops, dtype, shape, random):
 
 
 def test_special_values(ops, dtype):
-    smallest = np.finfo(dtype).smallest_subnormal
+    smallest = finfo(dtype).smallest_subnormal
     x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, smallest, -smallest] * 5, dtype)
     y = ops.relu_fwd(x)
     assert_exact(y, np.array([np.nan, np.inf, 0, 0, 0, smallest, 0] * 5, dtype), dtype)
