@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 
-try:
-    from ml_dtypes import bfloat16, finfo  # np.finfo that knows bfloat16
-except ImportError:  # then nothing is tested in bfloat16
-    bfloat16, finfo = None, np.finfo
+finfo = ml_dtypes.finfo  # np.finfo that knows bfloat16
 
 EPS32 = float(np.finfo(np.float32).eps)
 
