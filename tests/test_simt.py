@@ -121,6 +121,7 @@ FAULTS = {
     "race_in_warp": ("race", lambda: [outputs(32)]),
     "race_between_blocks": ("race", lambda: [outputs(1)]),
     "no_fence": ("race", lambda: [outputs(3), outputs(1, np.uint32)]),
+    "no_barrier_before_fence": ("race", lambda: [outputs(192), outputs(1, np.uint32)]),
     "plain_counter": ("race", lambda: [outputs(1, np.uint32)]),
     "ldmatrix_race": ("race", lambda: [outputs(32, np.uint32)]),
     "uninit_static": ("uninit", lambda: [outputs(32)]),

@@ -8,7 +8,7 @@ namespace simt {
 namespace {
 
 bool same_place(const Here& a, const Here& b) {
-  return a.line() == b.line() && std::strcmp(a.file_name(), b.file_name()) == 0;
+  return a.line() == b.line() && (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
 }
 
 void release_barrier(Engine& e) {
@@ -61,14 +61,15 @@ void collective(Exec exec, std::uint32_t mask, void* arg, bool whole_warp, Here 
   Engine& e = engine;
   Fiber& f = *e.current;
   const int w = f.id / kWarp, lane = f.id % kWarp;
-  const char* file = base_name(here.file_name());
   Warp& warp = e.warps[w];
   if ((mask >> lane & 1u) == 0)
-    fail("barrier", "%s:%u: mask %08x leaves out the calling lane %d", file, here.line(), mask, lane);
+    fail("barrier", "%s:%u: mask %08x leaves out the calling lane %d", base_name(here.file_name()), here.line(), mask,
+         lane);
   int k = 0;
   while (k < warp.pending_count && warp.pending[k].mask != mask) ++k;
   if (k == kMaxPending)
-    fail("barrier", "%s:%u: more than %d collectives wait in a warp", file, here.line(), kMaxPending);
+    fail("barrier", "%s:%u: more than %d collectives wait in a warp", base_name(here.file_name()), here.line(),
+         kMaxPending);
   Collective& c = warp.pending[k];
   if (k == warp.pending_count) {
     ++warp.pending_count;
@@ -79,7 +80,7 @@ void collective(Exec exec, std::uint32_t mask, void* arg, bool whole_warp, Here 
     c.here = here;
   } else if (c.exec != exec || (!same_place(c.here, here) && (e.config.checks & kBarrier) != 0)) {
     fail("barrier", "lanes of warp %d wait at different collectives: %s:%u and %s:%u", w, base_name(c.here.file_name()),
-         c.here.line(), file, here.line());
+         c.here.line(), base_name(here.file_name()), here.line());
   }
   c.args[lane] = arg;
   c.arrived |= 1u << lane;

@@ -2,6 +2,7 @@
 #include "simt/engine.hpp"
 
 #include <bit>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -53,11 +54,13 @@ void enter() {
   Engine& e = engine;
   Fiber& f = *e.current;
   asan_arrive(f.fake_stack);
+  char thrown[256] = "";
   try {
     e.body(e.parameters);
   } catch (const std::exception& x) {
-    fail("exception", "the kernel threw: %s", x.what());
+    std::snprintf(thrown, sizeof thrown, "%s", x.what());
   }
+  if (thrown[0] != '\0') fail("exception", "the kernel threw: %s", thrown);  // here, where the exception is gone
   if (!f.copies.empty() && (e.config.checks & kAsync) != 0) {
     const Copy& c = f.copies.front();
     fail_at({Kind::kWrite, f.id, reinterpret_cast<std::uintptr_t>(c.destination), 1, c.pc},
@@ -180,7 +183,8 @@ void yield_fiber(bool done) {
 
 void run_block(Engine& e) {
   e.block_epoch = ++e.epoch;
-  e.fenced = false;
+  e.releases.push_back({.block_epoch = e.block_epoch});  // of nothing, so that each block is there
+  e.acquired = false;
   e.memory.begin_block();
   e.alive = e.threads;
   e.at_barrier = 0;
@@ -198,6 +202,7 @@ void run_block(Engine& e) {
     f.index = {i % e.block.x, i / e.block.x % e.block.y, i / (e.block.x * e.block.y)};
     f.copies.clear();
     f.groups = 0;
+    f.fenced = false;
     f.fake_stack = nullptr;
     char* stack = e.stacks.of(f.id);
     asan_unpoison(stack, kStackBytes);  // the frames of the fiber before are still marked there
@@ -223,21 +228,20 @@ void run(Body body, void* parameters, std::size_t parameter_bytes, dim3 grid, di
   e.grid = grid;
   e.block = block;
   e.threads = static_cast<int>(block.x * block.y * block.z);
-  e.other_blocks_since = e.epoch + 1;
+  e.launch_epoch = e.epoch + 1;
+  e.releases.clear();
   e.failure.reset();
   e.memory.begin_launch(dynamic_shared, e.module.tls_begin());
   asan_own_stack(e.host_stack, e.host_stack_bytes);
   ++stats.launches;
 
   const std::uint64_t blocks = std::uint64_t{grid.x} * grid.y * grid.z;
-  const std::uint32_t launch_epoch = e.epoch + 1;
   for (std::uint64_t i = 0; i < blocks; ++i) {
     const std::uint64_t at = e.config.seed % 2 == 1 ? blocks - 1 - i : i;  // odd seeds: blocks backwards
     e.block_at = {static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
                   static_cast<unsigned>(at / grid.x / grid.y)};
     e.random_state =
         e.config.seed == 0 ? 0 : (e.config.seed * 0x9e3779b97f4a7c15u ^ (i + 1) * 0xbf58476d1ce4e5b9u) | 1u;
-    e.other_blocks_since = launch_epoch;
     run_block(e);
     if (e.failure) {
       e.memory.abandon_launch();

@@ -37,6 +37,7 @@ struct Fiber {
   State state;
   std::vector<Copy> copies;
   int groups;        // of cp.async, committed
+  bool fenced;       // has executed a __threadfence
   void* fake_stack;  // AddressSanitizer's
 };
 
@@ -54,6 +55,14 @@ struct Warp {
   std::uint32_t epoch = 0;             // counts __syncwarp
   Collective pending[kMaxPending] = {};
   int pending_count = 0;
+};
+
+// What a block has made visible to those after it, by a __threadfence and then an atomic of one thread: all that was
+// ordered before the atomic. Zero: nothing.
+struct Release {
+  std::uint32_t block_epoch = 0;  // when the block began
+  std::uint32_t epoch = 0, warp_epoch = 0;
+  int thread = 0;
 };
 
 struct Engine {
@@ -89,9 +98,9 @@ struct Engine {
   std::uint64_t random_state = 0;
 
   // time: see shadow.hpp
-  std::uint32_t epoch = 0, block_epoch = 0;
-  std::uint32_t other_blocks_since = 0;  // what other blocks did before is ordered before what this block does
-  bool fenced = false;                   // this block has executed a __threadfence
+  std::uint32_t epoch = 0, block_epoch = 0, launch_epoch = 0;
+  std::vector<Release> releases;  // of the launch so far
+  bool acquired = false;          // this block sees what the blocks before it have released
 
   void set_up();
   std::uint32_t random();

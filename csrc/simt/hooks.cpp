@@ -65,16 +65,19 @@ void check_vector(const void* p, std::size_t bytes, bool write) {
           address & 0xfffu);
 }
 
-// Blocks that each write, fence and then take an atomic are ordered by it: the "last block" pattern. That this block
-// fenced stands for all: they run the same code.
-void fence() { engine.fenced = true; }
+void fence() { engine.current->fenced = true; }
 
+// Blocks that each write, fence and then take an atomic are ordered by it: the "last block" pattern.
 template <class T>
 T atomic_add(T* p, T v) {
   Engine& e = engine;
-  const Access access{Kind::kAtomic, e.current->id, reinterpret_cast<std::uintptr_t>(p), sizeof *p,
+  const Fiber& f = *e.current;
+  const Access access{Kind::kAtomic, f.id, reinterpret_cast<std::uintptr_t>(p), sizeof *p,
                       reinterpret_cast<std::uintptr_t>(__builtin_return_address(0))};
-  if (e.memory.access(access, true) == Space::kGlobal && e.fenced) e.other_blocks_since = e.block_epoch;
+  if (e.memory.access(access, true) == Space::kGlobal && f.fenced) {
+    e.releases.push_back({e.block_epoch, e.epoch, e.warps[f.id / kWarp].epoch, f.id});
+    e.acquired = true;
+  }
   const T before = *p;
   *p = before + v;
   return before;

@@ -69,8 +69,8 @@ float from_tf32(std::uint32_t bits) {
 
 // 16-bit operands: registers 0 and 1 of A are the rows g and g + 8 of columns 0 to 7, registers 2 and 3 of columns 8
 // to 15.
-template <int K>
-void mma_16bit(void* const* lane_args, float (*convert)(std::uint32_t)) {
+template <int K, float (*convert)(std::uint32_t)>
+void mma_16bit(void* const* lane_args) {
   float a[16][K], b[K][8];
   for (int l = 0; l < kWarp; ++l) {
     const auto& m = *static_cast<Mma*>(lane_args[l]);
@@ -98,9 +98,9 @@ void arrive(const Copy& c) {
 void exec_ldmatrix_x2(void* const* lane_args, std::uint32_t) { ldmatrix<2>(lane_args); }
 void exec_ldmatrix_x4(void* const* lane_args, std::uint32_t) { ldmatrix<4>(lane_args); }
 
-void exec_mma_m16n8k16_bf16(void* const* lane_args, std::uint32_t) { mma_16bit<16>(lane_args, from_bf16); }
-void exec_mma_m16n8k16_f16(void* const* lane_args, std::uint32_t) { mma_16bit<16>(lane_args, from_f16); }
-void exec_mma_m16n8k8_f16(void* const* lane_args, std::uint32_t) { mma_16bit<8>(lane_args, from_f16); }
+void exec_mma_m16n8k16_bf16(void* const* lane_args, std::uint32_t) { mma_16bit<16, from_bf16>(lane_args); }
+void exec_mma_m16n8k16_f16(void* const* lane_args, std::uint32_t) { mma_16bit<16, from_f16>(lane_args); }
+void exec_mma_m16n8k8_f16(void* const* lane_args, std::uint32_t) { mma_16bit<8, from_f16>(lane_args); }
 void exec_mma_m16n8k8_tf32(void* const* lane_args, std::uint32_t) {
   float a[16][8], b[8][8];
   for (int l = 0; l < kWarp; ++l) {

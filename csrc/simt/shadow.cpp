@@ -1,5 +1,7 @@
 #include "simt/shadow.hpp"
 
+#include <algorithm>
+#include <iterator>
 #include <new>
 #include <utility>
 
@@ -43,8 +45,21 @@ struct Checker {
     if (t.thread / kWarp != warp) return true;
     return t.warp_epoch == warp_epoch && (t.thread != access.thread || access.kind == Kind::kWarpRead);
   }
+  // An access of a block before this one that nothing orders before ours.
   bool by_other_block(const Touch& t) const {
-    return space == Space::kGlobal && t.epoch >= e.other_blocks_since && t.epoch < e.block_epoch;
+    if (space != Space::kGlobal || t.epoch < e.launch_epoch || t.epoch >= e.block_epoch) return false;
+    return !e.acquired || !released(t);
+  }
+  bool released(const Touch& t) const {
+    auto r = std::upper_bound(e.releases.begin(), e.releases.end(), t.epoch,
+                              [](std::uint32_t epoch, const Release& x) { return epoch < x.block_epoch; });
+    if (r == e.releases.begin()) return false;
+    const std::uint32_t block = std::prev(r)->block_epoch;
+    while (r != e.releases.begin() && (--r)->block_epoch == block) {
+      if (t.epoch < r->epoch || (t.epoch == r->epoch && t.thread == r->thread)) return true;
+      if (t.epoch == r->epoch && t.thread / kWarp == r->thread / kWarp && t.warp_epoch < r->warp_epoch) return true;
+    }
+    return false;
   }
   bool reads_beside(const Touch& t) const {
     if (t.epoch != e.epoch) return false;
@@ -53,8 +68,7 @@ struct Checker {
   }
   bool read_by_other_block(const Touch& t) const {
     if (by_other_block(t)) return true;
-    return space == Space::kGlobal && t.has(Touch::kEarlierBlock) && t.epoch >= e.block_epoch &&
-           e.other_blocks_since < e.block_epoch;
+    return space == Space::kGlobal && t.has(Touch::kEarlierBlock) && t.epoch >= e.block_epoch && !e.acquired;
   }
 
   [[noreturn]] void race(const Touch& with, const char* verb, const char* their, const char* earlier,

@@ -6,7 +6,7 @@ file(GLOB STAPES_SIMT_ENGINE CONFIGURE_DEPENDS csrc/simt/*.cpp)
 set_source_files_properties(${STAPES_SIMT_KERNELS} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++")
 
 set(simt_kernel_options -O1 -fsanitize=thread,bounds,alignment --param=tsan-instrument-func-entry-exit=0)
-set(simt_engine_options -O2)
+set(simt_engine_options -O3)
 set(simt_link_options)
 if(STAPES_SIMT_MODE STREQUAL plain)
   set(simt_kernel_options -O2)

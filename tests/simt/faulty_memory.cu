@@ -47,6 +47,27 @@ __global__ void no_fence_kernel(float* parts, unsigned* count) {
 const Case kNoFence{
     "no_fence", [](const Args& a) { launch(no_fence_kernel, 3, 32, 0, nullptr, a.as<float>(0), a.as<unsigned>(1)); }};
 
+// The fence of one thread says nothing of what others wrote, unless a barrier lies between.
+__global__ void no_barrier_before_fence_kernel(float* parts, unsigned* count) {
+  const unsigned t = threadIdx.x;
+  parts[blockIdx.x * 64 + t] = 1.0f;  // earlier: no_barrier_before_fence
+  __shared__ bool last;
+  if (t == 0) {
+    __threadfence();
+    last = atomicAdd(count, 1u) + 1 == gridDim.x;
+  }
+  __syncthreads();
+  float sum = 0.0f;
+  if (last && t == 0) {
+    for (unsigned i = 0; i < gridDim.x * 64; ++i) sum += parts[i];  // fault: no_barrier_before_fence
+    parts[0] = sum;
+  }
+}
+const Case kNoBarrierBeforeFence{"no_barrier_before_fence", [](const Args& a) {
+                                   launch(no_barrier_before_fence_kernel, 3, 64, 0, nullptr, a.as<float>(0),
+                                          a.as<unsigned>(1));
+                                 }};
+
 __global__ void plain_counter_kernel(unsigned* count) {
   if (threadIdx.x == 0) *count += 1;  // fault: plain_counter
 }
