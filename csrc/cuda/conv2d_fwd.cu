@@ -67,7 +67,7 @@ void run(const Conv2dFwdArgs& args, const Conv2dShape& s, Stream stream) {
                         {static_cast<int>(pixels)}};
     const auto launch_tile = [&](auto tile) { launch_gemm<decltype(tile)>(problem, pixels, K, s.groups, stream); };
     if constexpr (Problem::A::kWhole) {
-      with_tile(typename ImageTiles<Math>::List{}, pixels, K, s.groups, launch_tile);
+      with_tile(typename ImageTiles<Math>::List{}, pixels, K, s.groups, kEnoughBlocks, launch_tile);
     } else {
       launch_tile(Small{});
     }

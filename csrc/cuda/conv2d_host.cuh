@@ -9,21 +9,20 @@
 
 namespace stapes::cuda {
 
-// ---- tiles. The first of a list is taken that N fills to more than half and that gives enough blocks, else the last:
-// by shape alone, so that a result does not depend on the device. Accumulators: kWarpM * kWarpN / 32 registers.
+// ---- tiles, chosen by shape alone. A warp's accumulators are kWarpM * kWarpN / 32 registers a thread.
 //              M    N   warp    stages, blocks an SM    threads  shared memory  accumulators, limit of registers
-using Wide = Tile<128, 128, 64, 32, 4, 2>;      // 256     64 KB   64  128
-using Tall = Tile<128, 64, 64, 32, 4, 3>;       // 128     48 KB   64  168
-using TallSplit = Tile<128, 64, 64, 32, 4, 2>;  // 128     48 KB   64  255: two halves of each number of B
-using Narrow = Tile<128, 32, 32, 32, 4, 4>;     // 128     40 KB   32  128
-using Square = Tile<64, 64, 32, 32, 4, 4>;      // 128     32 KB   32  128
-using Small = Tile<64, 32, 32, 16, 4, 5>;       // 128     24 KB   16  102
-using Smallest = Tile<32, 32, 32, 16, 4, 8>;    //  64     16 KB   16  128
+using Wide = Tile<128, 128, 64, 32, 4, 2>;    // 256     64 KB   64  128
+using Tall = Tile<128, 64, 64, 32, 4, 3>;     // 128     48 KB   64  168
+using TallFew = Tile<128, 64, 64, 32, 4, 2>;  // 128     48 KB   64  255
+using Narrow = Tile<128, 32, 32, 32, 4, 4>;   // 128     40 KB   32  128
+using Square = Tile<64, 64, 32, 32, 4, 4>;    // 128     32 KB   32  128
+using Small = Tile<64, 32, 32, 16, 4, 5>;     // 128     24 KB   16  102
+using Smallest = Tile<32, 32, 32, 16, 4, 6>;  //  64     16 KB   16  168
 
 template <class... T>
 struct Tiles {};
 
-// fwd and dgrad: M is pixels, N channels. wgrad: M is K, N places of the filter; blocks come from the split.
+// fwd and dgrad: M is pixels, N channels.
 template <class Math>
 struct ImageTiles {
   using List = Tiles<Wide, Tall, Narrow, Small>;
@@ -38,7 +37,25 @@ struct ImageTiles<Tf32> {
 };
 template <>
 struct ImageTiles<Tf32x3> {
-  using List = Tiles<TallSplit, Small>;
+  using List = Tiles<TallFew, Small>;
+};
+
+// wgrad: M is K, N the filter's places.
+template <class Math>
+struct FilterTiles {
+  using List = Tiles<Wide, Square, Smallest>;
+};
+template <>
+struct FilterTiles<Ffma> {
+  using List = Tiles<Tall, Square, Smallest>;
+};
+template <>
+struct FilterTiles<Tf32> {
+  using List = Tiles<TallFew, Smallest>;
+};
+template <>
+struct FilterTiles<Tf32x3> {
+  using List = Tiles<TallFew, Smallest>;
 };
 
 #ifdef STAPES_SIMT
@@ -47,11 +64,15 @@ inline constexpr std::int64_t kEnoughBlocks = 3;  // so that tests on the emulat
 inline constexpr std::int64_t kEnoughBlocks = 264;  // two for each SM of an H100
 #endif
 
+// Calls f with the first tile that M and N fill to more than half and that makes `enough` blocks of `copies` problems;
+// with the last one where there is none.
 template <class First, class... Rest, class F>
-void with_tile(Tiles<First, Rest...>, std::int64_t M, std::int64_t N, std::int64_t copies, F&& f) {
+void with_tile(Tiles<First, Rest...>, std::int64_t M, std::int64_t N, std::int64_t copies, std::int64_t enough, F&& f) {
   if constexpr (sizeof...(Rest) > 0) {
     const std::int64_t blocks = ceil_div<std::int64_t>(M, First::kM) * ceil_div<std::int64_t>(N, First::kN) * copies;
-    if (2 * N <= First::kN || blocks < kEnoughBlocks) return with_tile(Tiles<Rest...>{}, M, N, copies, f);
+    if (2 * M <= First::kM || 2 * N <= First::kN || blocks < enough) {
+      return with_tile(Tiles<Rest...>{}, M, N, copies, enough, f);
+    }
   }
   f(First{});
 }
