@@ -131,6 +131,7 @@ FAULTS = {
     "out_of_bounds_global": ("bounds", lambda: [inputs(40), outputs(32)]),
     "half_outside": ("bounds", lambda: [aligned(inputs(6)), aligned(outputs(4))]),
     "out_of_bounds_static": ("bounds", lambda: [outputs(32)]),
+    "past_shared_array": ("bounds", lambda: [outputs(32)]),
     "out_of_bounds_dynamic": ("bounds", lambda: [outputs(32)]),
     "misaligned": ("align", lambda: [aligned(inputs(8)), aligned(outputs(4))]),
     "other_stack": ("local", lambda: [outputs(32)]),
@@ -169,6 +170,15 @@ def test_fault_is_named_with_line_and_thread(emulator, name):
     assert faults, f"tests/simt marks no line of {name}"
     for line in faults + lines(name, "earlier"):
         assert line in report
+
+
+def test_reports_name_shared_arrays(built):
+    with pytest.raises(SimtError, match=r"4-byte write of shared array short_by_one \+124"):
+        built("past_shared_array", outputs(32))
+    with pytest.raises(SimtError, match=r"shared s \+\d+: thread \d+ reads what thread \d+ wrote"):
+        built("race_in_warp", outputs(32))
+    with pytest.raises(SimtError, match=r"dynamic shared memory \+0 is read before any write"):
+        built("uninit_dynamic", outputs(64))
 
 
 LIMITS = {

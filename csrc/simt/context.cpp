@@ -54,7 +54,7 @@ void prepare_context(Context& context, char* stack, void (*entry)()) {
   *--top = nullptr;  // the return address of entry(): ends every unwinding
   *--top = reinterpret_cast<void*>(entry);
   for (int i = 0; i < 6; ++i) *--top = nullptr;  // the six registers
-  context.stack_pointer = top;
+  context.stack_pointer = static_cast<void*>(top);
 }
 
 #endif

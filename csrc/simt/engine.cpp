@@ -39,7 +39,7 @@ unsigned checks_of(const char* names) {
 Config config_of_environment() {
   Config c;
   if (const char* seed = std::getenv("STAPES_SIMT_SEED")) c.seed = std::strtoull(seed, nullptr, 10);
-  if (const char* arch = std::getenv("STAPES_SIMT_ARCH")) c.arch = std::atoi(arch);
+  if (const char* arch = std::getenv("STAPES_SIMT_ARCH")) c.arch = static_cast<int>(std::strtol(arch, nullptr, 10));
   c.checks = checks_of(std::getenv("STAPES_SIMT_CHECKS"));
   c.shared_limit = (c.arch == 75                                    ? 64u
                     : c.arch == 80                                  ? 163u
@@ -83,7 +83,7 @@ Fiber& take_ready(Engine& e) {
   const int lane = e.choose(warp.ready);
   warp.ready &= ~(1u << lane);
   if (warp.ready == 0) e.ready_warps &= ~(1u << e.current_warp);
-  Fiber& f = e.fibers[static_cast<std::size_t>(e.current_warp * kWarp + lane)];
+  Fiber& f = e.fibers[static_cast<std::size_t>(e.current_warp) * kWarp + static_cast<std::size_t>(lane)];
   f.state = Fiber::State::kReady;
   return f;
 }
@@ -133,7 +133,7 @@ void Engine::set_up() {
   config = config_of_environment();
   epoch = 1;
   module.find();
-  memory.set_up(module.tls_bytes);
+  memory.set_up(module);
   stacks.map();
   fibers.resize(kMaxThreads);
   for (int i = 0; i < kMaxThreads; ++i) fibers[static_cast<std::size_t>(i)].id = i;

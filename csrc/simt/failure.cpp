@@ -1,7 +1,5 @@
 #include "simt/failure.hpp"
 
-#include <dlfcn.h>
-#include <unistd.h>
 #include <unwind.h>
 
 #include <cstdarg>
@@ -17,7 +15,7 @@ _Unwind_Reason_Code note_frame(_Unwind_Context* context, void* failure) {
   auto* f = static_cast<Failure*>(failure);
   const std::uintptr_t pc = _Unwind_GetIP(context);
   if (pc == 0 || f->frame_count == kMaxFrames) return _URC_END_OF_STACK;
-  if (engine.module.has_code(pc)) f->frames[f->frame_count++] = pc;
+  if (engine.module.holds(pc)) f->frames[f->frame_count++] = pc;
   return _URC_NO_REASON;
 }
 
@@ -40,15 +38,6 @@ _Unwind_Reason_Code note_frame(_Unwind_Context* context, void* failure) {
   leave_to_host();
 }
 
-std::string path_of_module() {
-  Dl_info info{};
-  if (dladdr(reinterpret_cast<void*>(engine.module.begin), &info) == 0 || info.dli_fname == nullptr) return "";
-  if (std::strchr(info.dli_fname, '/') != nullptr) return info.dli_fname;
-  char path[4096];
-  const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
-  return length > 0 ? std::string(path, static_cast<std::size_t>(length)) : "";
-}
-
 // Lines of a kernel: not those of the emulator, nor of the C++ library and runtime.cuh through which it calls one.
 bool tells_of_a_kernel(const std::string& path) {
   for (const char* other : {"csrc/simt/", "/c++/", "cuda/runtime.cuh", "??"}) {
@@ -59,7 +48,7 @@ bool tells_of_a_kernel(const std::string& path) {
 
 // "softmax.cuh:12 < softmax.cu:40", innermost first, for return addresses.
 std::string lines_of(const std::uintptr_t* pcs, int count) {
-  std::string command = "addr2line -i -e '" + path_of_module() + "'";
+  std::string command = "addr2line -i -e '" + engine.module.path() + "'";
   for (int i = 0; i < count; ++i) {
     char address[32];
     std::snprintf(address, sizeof address, " 0x%zx", static_cast<std::size_t>(pcs[i] - engine.module.bias - 1));

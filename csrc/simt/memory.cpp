@@ -1,9 +1,12 @@
 #include "simt/memory.hpp"
 
+#include <dlfcn.h>
 #include <link.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <iterator>
 #include <new>
@@ -52,14 +55,24 @@ std::uintptr_t Module::tls_begin() const {
   return reinterpret_cast<std::uintptr_t>(&tls_anchor + tls_offset);
 }
 
-void Memory::set_up(std::size_t tls_bytes) {
+std::string Module::path() const {
+  Dl_info info{};
+  if (dladdr(reinterpret_cast<void*>(begin), &info) == 0 || info.dli_fname == nullptr) return "";
+  if (std::strchr(info.dli_fname, '/') != nullptr) return info.dli_fname;
+  char program[4096];
+  const ssize_t length = readlink("/proc/self/exe", program, sizeof program);
+  return length > 0 ? std::string(program, static_cast<std::size_t>(length)) : "";
+}
+
+void Memory::set_up(const Module& module) {
   void* p = mmap(nullptr, kDynamicBytes + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) throw std::bad_alloc();
   dynamic_ = static_cast<char*>(p);
   mprotect(dynamic_ + kDynamicBytes, kPage, PROT_NONE);
-  tls_bytes_ = tls_bytes;
-  dynamic_shadow_.emplace(kDynamicBytes);
-  static_shadow_.emplace(tls_bytes);
+  tls_bytes_ = module.tls_bytes;
+  dynamic_shadow_ = Shadow(kDynamicBytes);
+  static_shadow_ = Shadow(tls_bytes_);
+  variables_ = read_thread_locals(module.path());
 }
 
 void Memory::begin_launch(std::size_t dynamic_bytes, std::uintptr_t tls_begin) {
@@ -73,8 +86,8 @@ void Memory::begin_block() { std::memset(dynamic_, 0xff, dynamic_bytes_); }
 
 // Copies in flight will never be waited for: what is known of the memory is of no use.
 void Memory::abandon_launch() {
-  dynamic_shadow_->forget();
-  static_shadow_->forget();
+  dynamic_shadow_.forget();
+  static_shadow_.forget();
 }
 
 // ---- memory lent to the device
@@ -146,24 +159,59 @@ Space Memory::access(const Access& a, bool natural) {
     return Space::kOwn;
   }
   if (const std::uintptr_t offset = a.address - reinterpret_cast<std::uintptr_t>(dynamic_); offset < kDynamicBytes) {
-    const bool inside = offset + a.bytes <= dynamic_bytes_;
-    if (!inside && (e.config.checks & kBounds) != 0) {
-      fail_at(a, {}, "bounds", "%zu-byte %s of dynamic shared memory +%zu: the launch asked for %zu bytes", a.bytes,
-              verb, offset, dynamic_bytes_);
-    }
-    if (inside && e.instrumented) check_cells(*dynamic_shadow_, Space::kShared, offset, a, true);
+    check_dynamic(a, offset);
     return Space::kShared;
   }
   if (const std::uintptr_t offset = a.address - tls_begin_; offset < tls_bytes_) {
-    if (e.instrumented) check_cells(*static_shadow_, Space::kShared, offset, a, true);
+    check_static(a, offset);
     return Space::kShared;
   }
   return access_global(a);
 }
 
+void Memory::check_dynamic(const Access& a, std::size_t offset) {
+  const bool inside = offset + a.bytes <= dynamic_bytes_;
+  if (!inside && (engine.config.checks & kBounds) != 0) {
+    fail_at(a, {}, "bounds", "%zu-byte %s of dynamic shared memory +%zu: the launch asked for %zu bytes", a.bytes,
+            is_read(a.kind) ? "read" : "write", offset, dynamic_bytes_);
+  }
+  if (inside && engine.instrumented) check_cells(dynamic_shadow_, Space::kShared, offset, a, true);
+}
+
+void Memory::check_static(const Access& a, std::size_t offset) {
+  if (!engine.instrumented) return;
+  const StaticVariable* v = variable_at(offset);
+  if (v != nullptr && offset + a.bytes > v->offset + v->bytes && (engine.config.checks & kBounds) != 0) {
+    fail_at(a, {}, "bounds", "%zu-byte %s of shared array %s +%zu: it has %zu bytes", a.bytes,
+            is_read(a.kind) ? "read" : "write", v->name.c_str(), offset - v->offset, v->bytes);
+  }
+  check_cells(static_shadow_, Space::kShared, offset, a, true);
+}
+
+// The last one that begins at or before `offset`.
+const StaticVariable* Memory::variable_at(std::size_t offset) const {
+  const auto after = std::upper_bound(variables_.begin(), variables_.end(), offset,
+                                      [](std::size_t at, const StaticVariable& v) { return at < v.offset; });
+  return after == variables_.begin() ? nullptr : &*std::prev(after);
+}
+
+void Memory::describe(std::uintptr_t address, char* text, std::size_t size) const {
+  const std::size_t dynamic = address - reinterpret_cast<std::uintptr_t>(dynamic_), offset = address - tls_begin_;
+  if (dynamic < kDynamicBytes) {
+    std::snprintf(text, size, "dynamic shared memory +%zu", dynamic);
+  } else if (offset < tls_bytes_) {
+    const StaticVariable* v = variable_at(offset);
+    std::snprintf(text, size, "shared %s +%zu", v != nullptr ? v->name.c_str() : "memory",
+                  offset - (v != nullptr ? v->offset : 0));
+  } else {
+    std::snprintf(text, size, "global memory +%zu", last_ != nullptr ? address - last_->begin : std::size_t{0});
+  }
+}
+
 Space Memory::access_global(const Access& a) {
   if (Loan* loan = find(a)) {
     check_bounds(a, *loan);
+    last_ = loan;  // for describe()
     if (engine.instrumented && a.address + a.bytes <= loan->end) {
       check_cells(*loan->shadow, Space::kGlobal, a.address - loan->begin / 4 * 4, a, loan->fresh);
     }

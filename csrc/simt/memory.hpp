@@ -5,10 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
+#include <string>
 #include <vector>
 
 #include "simt/shadow.hpp"
+#include "simt/static_shared.hpp"
 
 namespace simt {
 
@@ -22,19 +23,21 @@ struct Module {
 
   void find();
   std::uintptr_t tls_begin() const;  // of the calling thread
+  std::string path() const;
   bool holds(std::uintptr_t address) const { return address - begin < end - begin; }
-  bool has_code(std::uintptr_t pc) const { return holds(pc); }
 };
 
 class Memory {
  public:
-  void set_up(std::size_t tls_bytes);
+  void set_up(const Module& module);
   void begin_launch(std::size_t dynamic_bytes, std::uintptr_t tls_begin);
   void begin_block();  // poisons the dynamic shared memory
   void abandon_launch();
 
   // Checks an access by a kernel and notes it; `natural`: the address must be a multiple of the size.
   Space access(const Access& access, bool natural);
+  // "shared array red +4": where an access that came through here went.
+  void describe(std::uintptr_t address, char* text, std::size_t size) const;
   void* dynamic() const { return dynamic_; }
 
   void lend(const void* p, std::size_t bytes, bool writable, bool fresh);
@@ -51,6 +54,9 @@ class Memory {
 
   std::vector<Loan>::iterator first_after(std::uintptr_t begin);
   Loan* find(const Access& access);
+  const StaticVariable* variable_at(std::size_t offset) const;
+  void check_dynamic(const Access& access, std::size_t offset);
+  void check_static(const Access& access, std::size_t offset);
   Space access_global(const Access& access);
   void check_bounds(const Access& access, const Loan& loan) const;
   [[noreturn]] void outside(const Access& access) const;
@@ -58,7 +64,8 @@ class Memory {
   char* dynamic_ = nullptr;
   std::size_t dynamic_bytes_ = 0, tls_bytes_ = 0;
   std::uintptr_t tls_begin_ = 0;
-  std::optional<Shadow> dynamic_shadow_, static_shadow_;
+  Shadow dynamic_shadow_{0}, static_shadow_{0};
+  std::vector<StaticVariable> variables_;
   std::vector<Loan> loans_;  // by begin; equal ones in the order in which they were made
   Loan* last_ = nullptr;     // found last
 };

@@ -31,13 +31,15 @@ namespace {
 struct Checker {
   Space space;
   const Access& access;
-  std::size_t offset;
   bool check_uninit;
   Engine& e = engine;
   int warp = access.thread / kWarp;
   std::uint32_t warp_epoch = e.warps[warp].epoch;
 
-  const char* where() const { return space == Space::kShared ? "shared" : "global"; }
+  struct Where {
+    char text[160];
+    explicit Where(const Access& a) { engine.memory.describe(a.address, text, sizeof text); }
+  };
 
   // An access of this block that nothing orders before ours.
   bool beside(const Touch& t) const {
@@ -55,7 +57,9 @@ struct Checker {
                               [](std::uint32_t epoch, const Release& x) { return epoch < x.block_epoch; });
     if (r == e.releases.begin()) return false;
     const std::uint32_t block = std::prev(r)->block_epoch;
-    while (r != e.releases.begin() && (--r)->block_epoch == block) {
+    while (r != e.releases.begin()) {
+      --r;
+      if (r->block_epoch != block) break;
       if (t.epoch < r->epoch || (t.epoch == r->epoch && t.thread == r->thread)) return true;
       if (t.epoch == r->epoch && t.thread / kWarp == r->thread / kWarp && t.warp_epoch < r->warp_epoch) return true;
     }
@@ -73,8 +77,8 @@ struct Checker {
 
   [[noreturn]] void race(const Touch& with, const char* verb, const char* their, const char* earlier,
                          bool other_block) const {
-    fail_at(access, {earlier, with.pc}, "race", "%s memory +%zu: %s %d %s what %s %d %s, with no barrier between",
-            where(), offset, access.kind == Kind::kWarpRead ? "the warp of thread" : "thread", access.thread, verb,
+    fail_at(access, {earlier, with.pc}, "race", "%s: %s %d %s what %s %d %s, with no barrier between",
+            Where(access).text, access.kind == Kind::kWarpRead ? "the warp of thread" : "thread", access.thread, verb,
             other_block ? "another block's thread" : "thread", int{with.thread}, their);
   }
 
@@ -83,13 +87,13 @@ struct Checker {
     const bool reads = is_read(access.kind);
     if (cell.write.has(Touch::kInFlight) && access.kind != Kind::kAsyncDone && (on & kAsync) != 0) {
       fail_at(access, {"cp.async", cell.write.pc}, "async",
-              "%s memory +%zu is touched while a cp.async of thread %d into it is in flight", where(), offset,
+              "%s is touched while a cp.async of thread %d into it is in flight", Where(access).text,
               int{cell.write.thread});
     }
     if (check_uninit && (reads || access.kind == Kind::kAtomic) && (on & kUninit) != 0) {
       const bool never = space == Space::kShared ? cell.write.epoch < e.block_epoch : cell.write.epoch == 0;
       if (never) {
-        fail_at(access, {}, "uninit", "%s memory +%zu is read before any write%s", where(), offset,
+        fail_at(access, {}, "uninit", "%s is read before any write%s", Where(access).text,
                 space == Space::kShared ? " in this block" : "");
       }
     }
@@ -145,7 +149,7 @@ struct Checker {
 }  // namespace
 
 void check_cells(Shadow& shadow, Space space, std::size_t offset, const Access& access, bool check_uninit) {
-  const Checker checker{space, access, offset, check_uninit};
+  const Checker checker{space, access, check_uninit};
   const Shadow::Range range = shadow.cells(offset, access.bytes);
   for (Cell* cell = range.first; cell <= range.last; ++cell) {
     checker.check(*cell);

@@ -51,7 +51,7 @@ struct Cell {
 // range is divided, once and for all, so that neighbouring bytes of different threads are no race.
 class Shadow {
  public:
-  explicit Shadow(std::size_t bytes) : bytes_(bytes) {}
+  explicit constexpr Shadow(std::size_t bytes) : bytes_(bytes) {}
 
   // Cells of [offset, offset + bytes), ready to be looked at.
   struct Range {

@@ -23,8 +23,9 @@
 #define __align__(n) __attribute__((aligned(n)))
 #define __constant__ static
 // One thread runs all fibers, so thread-local is shared; and a module's thread-locals, those of template instances
-// too, lie in one range, by which the checks know shared memory.
-#define __shared__ static thread_local
+// too, lie in one range, by which the checks know shared memory. The alignment leaves gaps between arrays, so that the
+// end of most can be told.
+#define __shared__ alignas(64) static thread_local
 
 #define threadIdx (simt::thread_index())
 #define blockIdx (simt::block_index())

@@ -140,6 +140,19 @@ const Case kOutOfBoundsStatic{"out_of_bounds_static", [](const Args& a) {
                                 launch(out_of_bounds_static_kernel, 1, 32, 0, nullptr, a.as<float>(0));
                               }};
 
+// Through a pointer the compiler does not know the extent.
+__global__ void past_shared_array_kernel(float* y) {
+  __shared__ float short_by_one[31];
+  __shared__ float other[32];
+  const auto fill = [](float* p) { p[threadIdx.x] = 1.0f; };  // fault: past_shared_array
+  fill(other);
+  fill(short_by_one);
+  __syncthreads();
+  y[threadIdx.x] = other[threadIdx.x] + short_by_one[0];
+}
+const Case kPastSharedArray{"past_shared_array",
+                            [](const Args& a) { launch(past_shared_array_kernel, 1, 32, 0, nullptr, a.as<float>(0)); }};
+
 __global__ void out_of_bounds_dynamic_kernel(float* y) {
   STAPES_DYN_SHARED(float, s);
   s[threadIdx.x] = 1.0f;  // fault: out_of_bounds_dynamic
