@@ -5,7 +5,7 @@
 // Work: fwd: images of more than kPiece pixels are cut into pieces of as many, whose sums a second launch of the same
 // kernel adds. A block takes a piece and a group of channels: each of its threads adds every blockDim.y-th pixel, then
 // they join along a tree. bwd: a thread an item, V channels of a pixel of dx.
-// Launch bounds: 256 threads. Shared memory: 4 or 8 KB, the tree's.
+// Launch bounds: 256 threads, 4 blocks. Shared memory: 4 or 8 KB, the tree's.
 // Numerics: sums in float32, in an order fixed by the shape; rounded once. Both overwrite.
 // Source: the definition.
 // Measured: not measured.
@@ -28,7 +28,7 @@ struct SumPixels {
 };
 
 template <class In, class Out, int V>
-__global__ void __launch_bounds__(kColumnThreads) sum_pixels_kernel(SumPixels a, std::int64_t groups) {
+__global__ void __launch_bounds__(kColumnThreads, 4) sum_pixels_kernel(SumPixels a, std::int64_t groups) {
   __shared__ float shared[V * kColumnThreads];
   const std::int64_t pieces = a.pieces(), tiles = a.N * pieces * groups;
   for (std::int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
