@@ -3,13 +3,13 @@
 //   the address are multiples of that.
 // Work: chunks of rows, their number fixed by the shape. A block takes 8 pieces of a chunk's rows with 32 x 8 threads:
 //   thread (y, x) sums rows y, y + 32, ... of piece x in registers, then the 32 sums of a channel are added in shared
-//   memory. The chunks' sums go through sum_partials.
+//   memory. The chunks' sums go through ordered_sum.
 // Launch bounds: 256 threads, 8 KB of shared memory at most.
 // Numerics: float32; the order is that of rows, lanes and chunks, whatever the alignment. Overwrites.
 // Measured: not measured.
 #include "cuda/dtype.cuh"
+#include "cuda/ordered_sum.cuh"
 #include "cuda/primitives.cuh"
-#include "cuda/sum_partials.cuh"
 #include "ops/kernels.hpp"
 
 namespace stapes::cuda {
@@ -73,7 +73,7 @@ void conv2d_bgrad(const Conv2dBgradArgs& args, Stream stream) {
       run(conv2d_bgrad_kernel<T, 1>, 1);
     }
   });
-  if (chunks != 1) sum_partials(to, chunks, db, args.K, stream);
+  if (chunks != 1) ordered_sum(to, static_cast<int>(chunks), args.K, args.K, db, stream);
 }
 
 }  // namespace stapes::cuda

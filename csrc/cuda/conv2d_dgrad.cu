@@ -15,6 +15,7 @@
 
 #include "cuda/conv2d_epilogue.cuh"
 #include "cuda/conv2d_host.cuh"
+#include "cuda/depthwise.cuh"
 
 namespace stapes::cuda {
 namespace {
@@ -28,7 +29,7 @@ struct ClassAxis {
 
   struct Class {
     int first, places;  // of the filter
-    Axis axis;          // dy, as the class's pixels see it
+    WindowAxis axis;    // dy, as the class's pixels see it
   };
   __device__ __forceinline__ Class at(unsigned remainder) const {
     const unsigned by = dilation % stride, wanted = (remainder + pad) % stride;
@@ -150,7 +151,7 @@ void run(const Conv2dDgradArgs& args, const Conv2dShape& s, Stream stream) {
     if constexpr (Problem::A::kWhole) {
       with_tile(typename ImageTiles<Math>::List{}, pixels, C, copies, kEnoughBlocks, launch_tile);
     } else {
-      launch_tile(Small{});
+      launch_tile(SmallFew{});
     }
   }
 }
@@ -158,9 +159,9 @@ void run(const Conv2dDgradArgs& args, const Conv2dShape& s, Stream stream) {
 }  // namespace
 
 void conv2d_dgrad(const Conv2dDgradArgs& args, Stream stream) {
+  if (depthwise_dgrad(args, stream)) return;
   const Conv2dShape s = flatten_pointwise(args.shape);
   check_sizes("conv2d_dgrad", s);
-  // Here a kernel of its own takes what it is made for: depthwise.
   with_math("conv2d_dgrad", args.dtype, args.precision, [&]<class Math>(Use<Math>) {
     constexpr std::size_t kSize = sizeof(typename Math::Element);
     if (in_pieces(kSize, s.K / s.groups, args.dy) && in_pieces(kSize, s.C / s.groups, args.w)) {

@@ -10,6 +10,8 @@
 // Measured: not measured.
 #include "cuda/conv2d_epilogue.cuh"
 #include "cuda/conv2d_host.cuh"
+#include "cuda/depthwise.cuh"
+#include "cuda/first_layer.cuh"
 
 namespace stapes::cuda {
 namespace {
@@ -69,7 +71,7 @@ void run(const Conv2dFwdArgs& args, const Conv2dShape& s, Stream stream) {
     if constexpr (Problem::A::kWhole) {
       with_tile(typename ImageTiles<Math>::List{}, pixels, K, s.groups, kEnoughBlocks, launch_tile);
     } else {
-      launch_tile(Small{});
+      launch_tile(SmallFew{});
     }
   }
 }
@@ -77,9 +79,9 @@ void run(const Conv2dFwdArgs& args, const Conv2dShape& s, Stream stream) {
 }  // namespace
 
 void conv2d_fwd(const Conv2dFwdArgs& args, Stream stream) {
+  if (depthwise_fwd(args, stream) || first_layer_fwd(args, stream)) return;
   const Conv2dShape s = flatten_pointwise(args.shape);
   check_sizes("conv2d_fwd", s);
-  // Here kernels of their own take what they are made for: depthwise, the first layer.
   with_math("conv2d_fwd", args.dtype, args.precision, [&]<class Math>(Use<Math>) {
     constexpr std::size_t kSize = sizeof(typename Math::Element);
     const bool whole = in_pieces(kSize, s.C / s.groups, args.x) && in_pieces(kSize, s.C / s.groups, args.w);

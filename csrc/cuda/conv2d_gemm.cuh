@@ -116,8 +116,8 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOnSm<Tile>) conv2d_gemm
     filling = filling + 1 < Tile::kStages ? filling + 1 : 0;
   }
 
-  const Place<Math, OpA::kRuns, OpB::kRuns> place{part.m + warp_m + Math::template first_row<OpA::kRuns>(),
-                                                  part.n + warp_n + Math::template first_column<OpB::kRuns>()};
+  const ElementPlace<Math, OpA::kRuns, OpB::kRuns> place{part.m + warp_m + Math::template first_row<OpA::kRuns>(),
+                                                         part.n + warp_n + Math::template first_column<OpB::kRuns>()};
   part.epilogue(acc, place);
 }
 

@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "core/check.hpp"
+#include "cuda/channels.cuh"
 #include "cuda/conv2d_gemm.cuh"
 
 namespace stapes::cuda {
@@ -17,6 +17,7 @@ using TallFew = Tile<128, 64, 64, 32, 4, 2>;  // 128     48 KB   64  255
 using Narrow = Tile<128, 32, 32, 32, 4, 4>;   // 128     40 KB   32  128
 using Square = Tile<64, 64, 32, 32, 4, 4>;    // 128     32 KB   32  128
 using Small = Tile<64, 32, 32, 16, 4, 5>;     // 128     24 KB   16  102
+using SmallFew = Tile<64, 32, 32, 16, 4, 4>;  // 128     24 KB   16  128: for Elements, which hold pieces in registers
 using Smallest = Tile<32, 32, 32, 16, 4, 6>;  //  64     16 KB   16  168
 
 template <class... T>
@@ -98,8 +99,6 @@ void with_math(const char* op, DType dtype, Precision precision, F&& f) {
 }
 
 // ---- loads
-inline bool is_aligned(const void* p, std::size_t bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
-
 // Whether `channels` in a row from each of the arrays' starts can be had in pieces of 16 bytes.
 inline bool in_pieces(std::size_t element, std::int64_t channels, const void* p) {
   return is_aligned(p, 16) && channels * static_cast<std::int64_t>(element) % 16 == 0;

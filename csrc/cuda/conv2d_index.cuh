@@ -73,7 +73,7 @@ struct PixelRow {
 
 // One axis of a window: place r of the window of output p is coordinate p * stride + r * step + origin of the input,
 // which has `size` of them. Computed modulo 2^32: what is true of it lies between -2^31 and 2^31 (check_sizes).
-struct Axis {
+struct WindowAxis {
   unsigned size, stride, step, origin;
   int places;
 
@@ -86,7 +86,7 @@ template <class T>
 struct Images {
   using Element = T;
   const T* data;  // at the group's first channel
-  Axis h, w;
+  WindowAxis h, w;
   std::int64_t channels;  // from a pixel to the next
 
   struct Corner {  // of a window
@@ -110,8 +110,8 @@ struct Images {
   }
 };
 
-inline Axis forward_axis(std::int64_t size, std::int64_t stride, std::int64_t dilation, std::int64_t pad,
-                         std::int64_t kernel) {
+inline WindowAxis forward_axis(std::int64_t size, std::int64_t stride, std::int64_t dilation, std::int64_t pad,
+                               std::int64_t kernel) {
   return {static_cast<unsigned>(size), static_cast<unsigned>(stride), static_cast<unsigned>(dilation),
           static_cast<unsigned>(-pad), static_cast<int>(kernel)};
 }

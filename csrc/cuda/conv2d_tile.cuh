@@ -85,7 +85,7 @@ struct Accumulators {
 
 // Which m and n a thread's element (i, j) is. Columns j and j + 1 (j even) are neighbours, the first one even.
 template <class Math, Along kA, Along kB>
-struct Place {
+struct ElementPlace {
   int m, n;  // of element (0, 0)
 
   __device__ __forceinline__ int row(int i) const { return m + Math::template row<kA>(i); }

@@ -4,14 +4,16 @@
 //   pieces of 16 bytes are read where K/groups and C/groups and the addresses of dy and x are multiples of that.
 // Work: implicit GEMM (conv2d_gemm.cuh) for each group: M = K/groups, N = R*S*C/groups, depth the N*P*Q pixels, in
 //   as many splits as make about kTargetBlocks blocks: a number that follows from the shape alone. A split sums the
-//   pixels of its own into a partial dw, sum_partials adds these. One split writes dw itself.
+//   pixels of its own into a partial dw, ordered_sum adds these. One split writes dw itself.
 // Launch bounds, registers: the table of tiles in conv2d_host.cuh.
-// Numerics: float32 sums, a split's pixels in order, then the splits in the order of sum_partials. The same bits for
+// Numerics: float32 sums, a split's pixels in order, then the splits in the order of ordered_sum. The same bits for
 //   every tile and alignment, and on every device of one architecture. Overwrites.
 // Measured: not measured.
 #include "cuda/conv2d_epilogue.cuh"
 #include "cuda/conv2d_host.cuh"
-#include "cuda/sum_partials.cuh"
+#include "cuda/depthwise.cuh"
+#include "cuda/first_layer.cuh"
+#include "cuda/ordered_sum.cuh"
 
 namespace stapes::cuda {
 namespace {
@@ -107,12 +109,12 @@ void run(const Conv2dWgradArgs& args, const Conv2dShape& s, const Splits& splits
 }  // namespace
 
 void conv2d_wgrad(const Conv2dWgradArgs& args, Stream stream) {
+  if (depthwise_wgrad(args, stream) || first_layer_wgrad(args, stream)) return;
   const Conv2dShape s = flatten_pointwise(args.shape);
   check_sizes("conv2d_wgrad", s);
   const std::int64_t dw_elements = s.K * s.window.kernel_h * s.window.kernel_w * (s.C / s.groups);
   const auto bytes = [&](std::int64_t count) { return sizeof(float) * static_cast<std::size_t>(count * dw_elements); };
   if (s.N == 0) return zero(args.dw, bytes(1), stream);
-  // Here kernels of their own take what they are made for: depthwise, the first layer.
   const Splits splits = splits_of(s);
   const bool several = splits.count() > 1;
   const Workspace partials(several ? bytes(splits.count()) : 0, stream);
@@ -126,7 +128,7 @@ void conv2d_wgrad(const Conv2dWgradArgs& args, Stream stream) {
       run<Math, Elements>(args, s, splits, to, stream);
     }
   });
-  if (several) sum_partials(to, splits.count(), dw, dw_elements, stream);
+  if (several) ordered_sum(to, static_cast<int>(splits.count()), dw_elements, dw_elements, dw, stream);
 }
 
 }  // namespace stapes::cuda
