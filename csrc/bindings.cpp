@@ -2,6 +2,7 @@
 #include "array_view.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/threads.hpp"
+#include "cupy_memory.hpp"
 #include "ops/ops.hpp"
 
 namespace py = pybind11;
@@ -82,15 +83,21 @@ PYBIND11_MODULE(STAPES_MODULE, m) {
         arg("training"), arg("dx"), arg("dgamma"), arg("dbeta"), NoGil());
 
   m.def("cross_entropy_fwd", &ops::cross_entropy_fwd, arg("logits"), arg("target"), arg("weight").none(true),
-        arg("label_smoothing"), arg("ignore_index"), arg("loss"), arg("dlogits"), NoGil());
+        arg("label_smoothing"), arg("ignore_index"), arg("grad_scale"), arg("loss"), arg("dlogits"), NoGil());
   m.def("cross_entropy_bwd", &ops::cross_entropy_bwd, arg("saved"), arg("scale"), arg("dlogits"), NoGil());
   m.def("mse_fwd", &ops::mse_fwd, arg("y"), arg("target"), arg("loss"), NoGil());
-  m.def("mse_bwd", &ops::mse_bwd, arg("y"), arg("target"), arg("dy"), NoGil());
+  m.def("mse_bwd", &ops::mse_bwd, arg("y"), arg("target"), arg("scale"), arg("dy"), NoGil());
 
   m.def("sgd_step", &ops::sgd_step, arg("params"), arg("grads"), arg("velocity"), arg("copies"), arg("lr"),
-        arg("momentum"), arg("nesterov"), arg("weight_decay"), NoGil());
+        arg("momentum"), arg("nesterov"), arg("weight_decay"), arg("grad_scale"), arg("found_inf").none(true), NoGil());
   m.def("adam_step", &ops::adam_step, arg("params"), arg("grads"), arg("m"), arg("v"), arg("copies"), arg("step"),
-        arg("lr"), arg("beta1"), arg("beta2"), arg("eps"), arg("weight_decay"), arg("decoupled"), NoGil());
+        arg("lr"), arg("beta1"), arg("beta2"), arg("eps"), arg("weight_decay"), arg("decoupled"), arg("grad_scale"),
+        arg("found_inf").none(true), NoGil());
+  m.def("find_inf", &ops::find_inf, arg("grads"), arg("found_inf"), NoGil());
+  m.def("update_scale", &ops::update_scale, arg("scale"), arg("good_steps"), arg("found_inf"), arg("step").none(true),
+        arg("growth_factor"), arg("backoff_factor"), arg("growth_interval"), NoGil());
+
+  m.def("cast", &ops::cast, arg("x"), arg("y"), NoGil());
 
   m.def("argmax_dtype", [](Pair kernel) { return name_of(argmax_dtype(kernel)); }, arg("kernel"));
   m.def("pool2d_shape", &pool2d_shape, arg("op"), arg("x"), arg("kernel"), arg("stride"), arg("padding"));
@@ -117,5 +124,6 @@ PYBIND11_MODULE(STAPES_MODULE, m) {
   m.def("dropout_fwd", &ops::dropout_fwd, arg("x"), arg("y"), arg("p"), arg("seed"), arg("offset"), NoGil());
   m.def("dropout_bwd", &ops::dropout_bwd, arg("dy"), arg("dx"), arg("p"), arg("seed"), arg("offset"), NoGil());
 
+  use_cupy_memory();
   cpu::active_isa();  // a wrong STAPES_ISA fails the import, not the first operator
 }

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import reference
 from devices import assert_neighbours_untouched, poisoned
-from numerics import Random, assert_close, assert_exact
+from numerics import Random, assert_close, assert_exact, wide
 
 # (N, classes)
 SHAPES = [(1, 1), (1, 2), (4, 10), (33, 3), (7, 17), (300, 10), (2, 1000)]
@@ -22,11 +22,17 @@ def targets(kind, n, classes, random, dtype=np.float64):
     return ids.astype(kind)
 
 
+def weights(classes, dtype, random):
+    return (np.abs(random.normal(classes)) + 0.1).astype(wide(dtype))
+
+
 def check(ops, dtype, logits, target, **options):
     loss, saved = ops.cross_entropy_fwd(logits, target, **options)
+    if target.ndim == 2:
+        target = target.astype(dtype)  # as the operator does
     want, want_saved = reference.cross_entropy_fwd(logits, target, **options)
     assert loss.shape == ()
-    assert loss.dtype == dtype
+    assert loss.dtype == wide(dtype)
     length = logits.shape[1]
     scale = max(1.0, np.abs(logits).max(initial=0))
     assert_close(loss, want, length=length, scale=scale)
@@ -44,7 +50,7 @@ def check(ops, dtype, logits, target, **options):
 def test_random(ops, dtype, shape, kind, label_smoothing, random):
     logits = 3 * random.normal(shape, dtype)
     target = targets(kind, *shape, random)
-    weight = np.abs(random.normal(shape[1], dtype)) + dtype(0.1)
+    weight = weights(shape[1], dtype, random)
     for w in (None, weight):
         check(ops, dtype, logits, target, weight=w, label_smoothing=label_smoothing)
 
@@ -65,7 +71,7 @@ def test_ignored_targets(ops, dtype, ignore_index, random):
     logits = random.normal((9, 4), dtype)
     target = targets("int64", 9, 4, random)
     target[[1, 5]] = ignore_index
-    weight = np.array([0.5, 2.0, 1.0, 0.25], dtype)
+    weight = np.array([0.5, 2.0, 1.0, 0.25], wide(dtype))
     for w in (None, weight):
         for label_smoothing in (0.0, 0.2):
             options = {"weight": w, "label_smoothing": label_smoothing}
@@ -89,7 +95,7 @@ def test_an_ignored_row_may_hold_anything(ops, dtype, random):
 def test_nothing_left(ops, dtype, n, random):
     """No target, or none that is not ignored: loss 0, gradient 0."""
     loss, saved = ops.cross_entropy_fwd(random.normal((n, 4), dtype), np.full(n, -100))
-    assert_exact(loss, 0.0, dtype)
+    assert_exact(loss, 0.0, wide(dtype))
     assert_exact(ops.cross_entropy_bwd(saved), np.zeros((n, 4)), dtype)
 
 
@@ -109,7 +115,7 @@ def test_large_logits(ops, dtype):
     check(ops, dtype, logits, np.array([0, 1, 2]))
     check(ops, dtype, logits, np.array([2, 1, 0]))
     loss, _ = ops.cross_entropy_fwd(logits[:1], np.array([2]))
-    assert loss == 2e4
+    assert loss == 2 * np.float64(dtype(1e4))
 
 
 def test_a_class_ruled_out(ops, dtype):
@@ -131,10 +137,10 @@ def test_poisoned_out(ops, dtype, random):
     loss, saved = ops.cross_entropy_fwd(logits, target)
     dlogits = ops.cross_entropy_bwd(saved)
 
-    given, buffer = poisoned((), dtype)
+    given, buffer = poisoned((), wide(dtype))
     back, saved = ops.cross_entropy_fwd(logits, target, out=(given, None))
     assert back is given
-    assert_exact(given, loss, dtype)
+    assert_exact(given, loss, wide(dtype))
     assert_neighbours_untouched("cross_entropy_fwd", buffer)
 
     given, buffer = poisoned((7, 5), dtype)
@@ -159,7 +165,52 @@ def test_backward_twice(ops, dtype, random):
 )
 def test_drawn(ops, dtype, n, classes, kind, label_smoothing, weighted, seed):
     random = Random(seed)
-    weight = np.abs(random.normal(classes, dtype)) + dtype(0.1) if weighted else None
+    weight = weights(classes, dtype, random) if weighted else None
     target = targets(kind, n, classes, random)
     logits = random.normal((n, classes), dtype)
     check(ops, dtype, logits, target, weight=weight, label_smoothing=label_smoothing)
+
+
+# On CUDA: the last and first widths of each kind of group; one block alone, and more; all of their
+# partial sums; and more rows than a grid takes at once.
+EDGES = [(3, 32), (256, 32), (257, 32), (2, 33), (64, 1024), (65, 1024), (8, 1025), (9, 1025)]
+EDGES += [(16_420, 3)]
+
+
+@pytest.mark.parametrize("kind", ["int32", "probabilities"])
+@pytest.mark.parametrize("shape", EDGES, ids=str)
+def test_edges(ops, dtype, shape, kind, random):
+    logits, target = 3 * random.normal(shape, dtype), targets(kind, *shape, random)
+    if kind == "int32":
+        target[-1] = -100
+    check(ops, dtype, logits, target, weight=weights(shape[1], dtype, random), label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (300, 4)], ids=str)
+@pytest.mark.parametrize("wrong", [-1, 4, 2**40])
+def test_ids_out_of_range(ops, dtype, wrong, shape, random):
+    """CUDA does not wait to tell: the loss is NaN."""
+    logits, target = random.normal(shape, dtype), np.zeros(shape[0], np.int64)
+    target[1] = wrong
+    if ops.name == "cpu":
+        with pytest.raises(ValueError, match=f"target.*{wrong}"):
+            ops.cross_entropy_fwd(logits, target)
+    else:
+        assert np.isnan(ops.cross_entropy_fwd(logits, target)[0])
+
+
+def test_scales_may_be_arrays_of_one_element(ops, dtype, random):
+    logits, target = random.normal((5, 3), dtype), np.array([0, 1, 2, 1, 0])
+    want = ops.cross_entropy_bwd(ops.cross_entropy_fwd(logits, target, grad_scale=4.0)[1], scale=8)
+    for make in (np.float32, np.float64, np.int32, np.int64):
+        _, saved = ops.cross_entropy_fwd(logits, target, grad_scale=np.array([4], make))
+        assert_exact(ops.cross_entropy_bwd(saved, scale=np.array(8, make)), want, dtype)
+
+
+def test_grad_scale_before_rounding(ops, dtype):
+    """What would become 0 in float16 is as exact as the rest where it is scaled at once."""
+    logits, target = np.tile(np.array([-16, 0], dtype), (64, 1)), np.ones(64, np.int64)
+    _, saved = ops.cross_entropy_fwd(logits, target, grad_scale=2.0**16)
+    _, want = reference.cross_entropy_fwd(logits, target)
+    want = reference.cross_entropy_bwd(want, scale=2.0**16)
+    assert_close(ops.cross_entropy_bwd(saved)[:, 0], want[:, 0])

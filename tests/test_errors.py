@@ -23,6 +23,7 @@ DY = f32(2, 6, 6, 16)
 FUSED_DY, ARGMAX = f32(2, 3, 3, 16), u8(2, 3, 3, 16)
 STATS = f32(4), f32(4), f32(4), f32(4)
 LOGITS, IDS = f32(3, 5), np.array([0, 4, 2])
+TWO_FLAGS = np.zeros(2, np.int32)
 NAN_TARGET = np.full((3, 5), np.nan, np.float32)
 SEEDED = {"seed": 0, "offset": 0}
 ADAM = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8}
@@ -158,6 +159,10 @@ CASES = [
     ("mse_fwd", (f32(3, 4), f32(3, 5)), {}, V, ["(3,4)", "(3,5)"]),
     ("mse_fwd", (f32(3, 1), f32(3)), {}, V, ["(3,1)", "(3,)"]),
     ("mse_bwd", (f32(3, 4), f32(4, 3)), {}, V, ["(3,4)", "(4,3)"]),
+    ("mse_bwd", (f32(3, 4), f32(3, 4)), {"scale": f32(2)}, V, ["scale", "(2,)"]),
+    ("mse_bwd", (f32(3, 4), f32(3, 4)), {"scale": "big"}, T, ["scale"]),
+    ("cross_entropy_fwd", (LOGITS, IDS), {"grad_scale": f32(2)}, V, ["grad_scale", "(2,)"]),
+    ("cross_entropy_fwd", (LOGITS, IDS), {"grad_scale": None}, T, ["grad_scale"]),
     # Steps
     ("sgd_step", ([f32(3)], [f32(4)], [f32(3)]), {"lr": 0.1}, V, ["(3,)", "(4,)"]),
     ("sgd_step", ([f32(3)], [], [f32(3)]), {"lr": 0.1}, V, ["grads", "0"]),
@@ -165,6 +170,9 @@ CASES = [
     ("sgd_step", ([f32(3)], [f32(3)], [f32(3)]), {"lr": "fast"}, T, ["lr"]),
     ("adam_step", ([f32(3)], [f32(3)], [f32(2)], [f32(3)], 1), ADAM, V, ["(2,)", "(3,)"]),
     ("adam_step", ([f32(3)], [f32(3)], [f32(3)], [f32(3)], 0), ADAM, V, ["step", "0"]),
+    ("sgd_step", ([f32(3)], [f32(3)], None), {"lr": 0.1, "grad_scale": 0}, V, ["grad_scale", "0"]),
+    ("sgd_step", ([f32(3)], [f32(3)], None), {"lr": 0.1, "found_inf": f32()}, T, ["found_inf"]),
+    ("sgd_step", ([f32(3)], [f32(3)], None), {"lr": 0.1, "found_inf": TWO_FLAGS}, V, ["found_inf"]),
     ("adam_step", ([], [], [], [], 1), {**ADAM, "betas": (1.0, 0.9)}, V, ["beta"]),
     ("adam_step", ([], [], [], [], 1), {**ADAM, "betas": (0.9,)}, V, ["betas"]),
 ]  # fmt: skip

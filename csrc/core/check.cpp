@@ -82,6 +82,12 @@ void Check::wide(const char* name, const Tensor& t, const Tensor& like, const Sh
   shape(name, t, expected);
 }
 
+Number<double> Check::number(const char* name, const Scalar<double>& scalar, const Tensor& like) {
+  const Number<double> n = resolve(op_, name, scalar, like.device);
+  if (n.data != nullptr) lent_.add(*scalar.array, false);
+  return n;
+}
+
 Number<std::uint64_t> Check::offset(const Scalar<std::uint64_t>& offset, const Tensor& like) {
   const Number<std::uint64_t> n = resolve(op_, "offset", offset, like.device);
   if (n.data != nullptr) lent_.add(*offset.array, false);

@@ -67,6 +67,8 @@ class Check {
   void matches(const char* name, const Tensor& t, const Tensor& like, const Shape& expected) const;
   // As `matches`, for what stays in float32 beside 16-bit arrays: biases, statistics, gradients of weights.
   void wide(const char* name, const Tensor& t, const Tensor& like, const Shape& expected) const;
+  // A number, by value or as an array of one element on the device of `like`.
+  Number<double> number(const char* name, const Scalar<double>& scalar, const Tensor& like);
   // An offset, by value or as an array of one int64 on the device of `like`.
   Number<std::uint64_t> offset(const Scalar<std::uint64_t>& offset, const Tensor& like);
   void labels(const char* name, const Tensor& t) const;

@@ -1,6 +1,6 @@
 // cross_entropy
 //   fwd: loss = sum over rows and classes of -q log p / D, p = softmax(logits), and in the same pass its gradient
-//        saved = (p sum(q) - q) / D
+//        saved = grad_scale (p sum(q) - q) / D
 //   bwd: dlogits = scale * saved
 // where for class ids  q = weight * ((1 - s) [class is the id] + s / classes), s the label smoothing;
 //                      D = the summed weight of the ids not ignored
@@ -85,7 +85,7 @@ struct Problem {
     if (!has_ids()) {
       const T* target = static_cast<const T*>(a.target) + i * a.classes;
       const auto q = [&](int64_t c) { return weight_of(c) * (keep * static_cast<double>(target[c]) + smooth); };
-      return row_loss(x, dlogits, a.classes, q, 1 / divisor);
+      return row_loss(x, dlogits, a.classes, q, a.grad_scale.value / divisor);
     }
     const int64_t t = id(i);
     if (t == a.ignore_index) {
@@ -93,7 +93,7 @@ struct Problem {
       return 0;
     }
     const auto q = [&](int64_t c) { return weight_of(c) * ((c == t ? keep : 0.0) + smooth); };
-    return row_loss(x, dlogits, a.classes, q, 1 / divisor);
+    return row_loss(x, dlogits, a.classes, q, a.grad_scale.value / divisor);
   }
 
   bool any_row_counts() const {
@@ -126,7 +126,7 @@ void bwd(const CrossEntropyBwdArgs& a) {
   with_dtype(a.dtype, [&]<class T>(T) {
     const T* saved = static_cast<const T*>(a.saved);
     T* dlogits = static_cast<T*>(a.dlogits);
-    const T scale = static_cast<T>(a.scale);
+    const T scale = static_cast<T>(a.scale.value);
     parallel_ranges(a.size, kGrain, [=](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) dlogits[i] = saved[i] * scale;
     });

@@ -1,6 +1,6 @@
 // mse
 //   fwd: loss = mean of (y - target)^2, 0 without elements
-//   bwd: dy = 2 (y - target) / size
+//   bwd: dy = 2 scale (y - target) / size
 // Any shape. Work: chunks of kGrain elements in parallel, their sums added in order.
 // Numerics: the loss's differences and sums in double, dy in the input's dtype. Both overwrite.
 #include "core/dispatch.hpp"
@@ -54,7 +54,7 @@ void bwd(const MseBwdArgs& a) {
   with_dtype(a.dtype, [&]<class T>(T) {
     const T *y = static_cast<const T*>(a.y), *target = static_cast<const T*>(a.target);
     T* dy = static_cast<T*>(a.dy);
-    const T scale = static_cast<T>(2.0 / static_cast<double>(a.size));
+    const T scale = static_cast<T>(2.0 * a.scale.value / static_cast<double>(a.size));
     parallel_ranges(a.size, kGrain, [=](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) dy[i] = (y[i] - target[i]) * scale;
     });

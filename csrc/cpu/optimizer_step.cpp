@@ -1,7 +1,8 @@
-// sgd_step, adam_step: the parameters of a whole network, updated in place
-//   SGD:  g = grad + weight_decay p;  velocity = momentum velocity + g;
+// sgd_step, adam_step: the parameters of a whole network, updated in place; nothing where found_inf is set
+//   SGD:  g = grad / grad_scale + weight_decay p;  velocity = momentum velocity + g;
 //         p -= lr (nesterov ? g + momentum velocity : velocity), without momentum p -= lr g
-//   Adam: g = grad + weight_decay p, or where it is decoupled g = grad and p *= 1 - lr weight_decay;
+//   Adam: g = grad / grad_scale + weight_decay p, or where it is decoupled g = grad / grad_scale and p *= 1 - lr
+//   weight_decay;
 //         m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
 //         p -= lr / (1 - beta1^step) m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
 // Work: each tensor is cut into blocks of kGrain elements; the blocks of all tensors are one parallel loop. Bound by
@@ -42,15 +43,15 @@ void for_blocks(const StepTensor* tensors, int64_t count, const F& f) {
 
 template <class T>
 struct Sgd {
-  T lr, momentum, decay;
+  T lr, momentum, decay, unscale;
 
   void plain(T* __restrict p, const T* __restrict grad, int64_t n) const {
-    for (int64_t i = 0; i < n; ++i) p[i] -= lr * (grad[i] + decay * p[i]);
+    for (int64_t i = 0; i < n; ++i) p[i] -= lr * (unscale * grad[i] + decay * p[i]);
   }
   template <bool kNesterov>
   void with_momentum(T* __restrict p, const T* __restrict grad, T* __restrict velocity, int64_t n) const {
     for (int64_t i = 0; i < n; ++i) {
-      const T g = grad[i] + decay * p[i];
+      const T g = unscale * grad[i] + decay * p[i];
       velocity[i] = momentum * velocity[i] + g;
       p[i] -= lr * (kNesterov ? g + momentum * velocity[i] : velocity[i]);
     }
@@ -59,7 +60,7 @@ struct Sgd {
 
 template <class T>
 struct Adam {
-  T beta1, rest1, beta2, rest2, rate, correction, eps, l2, keep;
+  T beta1, rest1, beta2, rest2, rate, correction, eps, l2, keep, unscale;
 
   explicit Adam(const AdamStepArgs& a)
       : beta1(static_cast<T>(a.beta1)),
@@ -70,11 +71,12 @@ struct Adam {
         correction(static_cast<T>(1 / std::sqrt(1 - std::pow(a.beta2, a.step.value)))),
         eps(static_cast<T>(a.eps)),
         l2(static_cast<T>(a.decoupled ? 0 : a.weight_decay)),
-        keep(static_cast<T>(a.decoupled ? 1 - a.lr.value * a.weight_decay : 1)) {}
+        keep(static_cast<T>(a.decoupled ? 1 - a.lr.value * a.weight_decay : 1)),
+        unscale(static_cast<T>(1 / a.grad_scale.value)) {}
 
   void operator()(T* __restrict p, const T* __restrict grad, T* __restrict m, T* __restrict v, int64_t n) const {
     for (int64_t i = 0; i < n; ++i) {
-      const T g = grad[i] + l2 * p[i];
+      const T g = unscale * grad[i] + l2 * p[i];
       m[i] = beta1 * m[i] + rest1 * g;
       v[i] = beta2 * v[i] + rest2 * g * g;
       p[i] = keep * p[i] - rate * m[i] / (std::sqrt(v[i]) * correction + eps);
@@ -82,9 +84,13 @@ struct Adam {
   }
 };
 
+bool skipped(const std::int32_t* found_inf) { return found_inf != nullptr && *found_inf != 0; }
+
 void sgd(const SgdStepArgs& a) {
+  if (skipped(a.found_inf)) return;
   with_dtype(a.dtype, [&]<class T>(T) {
-    const Sgd<T> rule{static_cast<T>(a.lr.value), static_cast<T>(a.momentum), static_cast<T>(a.weight_decay)};
+    const Sgd<T> rule{static_cast<T>(a.lr.value), static_cast<T>(a.momentum), static_cast<T>(a.weight_decay),
+                      static_cast<T>(1 / a.grad_scale.value)};
     for_blocks(a.tensors, a.count, [&](const StepTensor& t, int64_t begin, int64_t end) {
       T* p = static_cast<T*>(t.param) + begin;
       const T* grad = static_cast<const T*>(t.grad) + begin;
@@ -97,6 +103,7 @@ void sgd(const SgdStepArgs& a) {
 }
 
 void adam(const AdamStepArgs& a) {
+  if (skipped(a.found_inf)) return;
   with_dtype(a.dtype, [&]<class T>(T) {
     const Adam<T> rule(a);
     for_blocks(a.tensors, a.count, [&](const StepTensor& t, int64_t begin, int64_t end) {

@@ -29,8 +29,7 @@ void relu_fwd(const ReluFwdArgs& a, Stream stream) {
 
 void relu_bwd(const ReluBwdArgs& a, Stream stream) {
   with_cuda_dtype(a.dtype, [&]<class T>(T) {
-    map(static_cast<T*>(a.dx), a.size, ReluGradient{}, stream, static_cast<const T*>(a.dy),
-        static_cast<const T*>(a.y));
+    map(static_cast<T*>(a.dx), a.size, ReluGradient{}, stream, static_cast<const T*>(a.dy), static_cast<const T*>(a.y));
   });
 }
 

@@ -34,8 +34,7 @@ __device__ __forceinline__ void for_rows(int64_t rows, int64_t columns, const F&
 }
 
 template <class T, int Lanes>
-__global__ void __launch_bounds__(kRowThreads)
-    softmax_fwd_kernel(const T* x, T* y, int64_t rows, int64_t columns) {
+__global__ void __launch_bounds__(kRowThreads) softmax_fwd_kernel(const T* x, T* y, int64_t rows, int64_t columns) {
   __shared__ RowScratch<float> scratch;
   const int lane = static_cast<int>(threadIdx.x) % Lanes;
   for_rows<Lanes>(rows, columns, [&](int64_t at, int64_t n) {
@@ -75,8 +74,8 @@ void for_instance(const Args& a, const F& f) {
 void softmax_fwd(const SoftmaxFwdArgs& a, Stream stream) {
   for_instance(a, [&]<class T, int Lanes>(T, std::integral_constant<int, Lanes>) {
     const unsigned grid = grid_for(ceil_div(a.rows, int64_t{kRowsPerBlock<Lanes>}));
-    launch(softmax_fwd_kernel<T, Lanes>, grid, kRowThreads, 0, stream, static_cast<const T*>(a.x),
-           static_cast<T*>(a.y), a.rows, a.columns);
+    launch(softmax_fwd_kernel<T, Lanes>, grid, kRowThreads, 0, stream, static_cast<const T*>(a.x), static_cast<T*>(a.y),
+           a.rows, a.columns);
   });
 }
 

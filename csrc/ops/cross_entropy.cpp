@@ -36,9 +36,10 @@ void check_values(const Check& check, const Tensor& target, std::int64_t classes
 }  // namespace
 
 void cross_entropy_fwd(const Tensor& logits, const Tensor& target, const std::optional<Tensor>& weight,
-                       double label_smoothing, std::int64_t ignore_index, const Tensor& loss, const Tensor& dlogits) {
-  const Check check("cross_entropy_fwd", {in("logits", logits), in("target", target), in("weight", weight),
-                                          out("loss", loss), out("saved", dlogits)});
+                       double label_smoothing, std::int64_t ignore_index, const Scalar<double>& grad_scale,
+                       const Tensor& loss, const Tensor& dlogits) {
+  Check check("cross_entropy_fwd", {in("logits", logits), in("target", target), in("weight", weight), out("loss", loss),
+                                    out("saved", dlogits)});
   const DType wide = wide_of(logits.dtype);
   check.computes("logits", logits);
   check.ndim("logits", logits, 2, "(N, classes)");
@@ -65,15 +66,17 @@ void cross_entropy_fwd(const Tensor& logits, const Tensor& target, const std::op
   run<cpu::cross_entropy_fwd, cuda::cross_entropy_fwd>(
       "cross_entropy_fwd", logits,
       CrossEntropyFwdArgs{logits.data, target.data, weight ? weight->data : nullptr, loss.data, dlogits.data, rows,
-                          classes, label_smoothing, ignore_index, logits.dtype, target.dtype});
+                          classes, label_smoothing, ignore_index, check.number("grad_scale", grad_scale, logits),
+                          logits.dtype, target.dtype});
 }
 
-void cross_entropy_bwd(const Tensor& saved, double scale, const Tensor& dlogits) {
-  const Check check("cross_entropy_bwd", {in("saved", saved), out("dlogits", dlogits)});
+void cross_entropy_bwd(const Tensor& saved, const Scalar<double>& scale, const Tensor& dlogits) {
+  Check check("cross_entropy_bwd", {in("saved", saved), out("dlogits", dlogits)});
   check.computes("saved", saved);
   check.matches("dlogits", dlogits, saved, saved.shape);
   run<cpu::cross_entropy_bwd, cuda::cross_entropy_bwd>(
-      "cross_entropy_bwd", saved, CrossEntropyBwdArgs{saved.data, dlogits.data, saved.numel(), scale, saved.dtype});
+      "cross_entropy_bwd", saved,
+      CrossEntropyBwdArgs{saved.data, dlogits.data, saved.numel(), check.number("scale", scale, saved), saved.dtype});
 }
 
 }  // namespace stapes::ops

@@ -54,13 +54,14 @@ struct CrossEntropyFwdArgs {
   std::int64_t rows, classes;
   double label_smoothing;
   std::int64_t ignore_index;
+  Number<double> grad_scale;
   DType dtype, target_dtype;  // an integer target_dtype: class ids, else probabilities
 };
 struct CrossEntropyBwdArgs {
   const void* saved;
   void* dlogits;
   std::int64_t size;
-  double scale;
+  Number<double> scale;
   DType dtype;
 };
 
@@ -75,6 +76,7 @@ struct MseBwdArgs {
   const void *y, *target;
   void* dy;
   std::int64_t size;
+  Number<double> scale;
   DType dtype;
 };
 
@@ -89,7 +91,8 @@ struct StepTensor {
 struct SgdStepArgs {
   const StepTensor* tensors;
   std::int64_t count;
-  Number<double> lr;
+  Number<double> lr, grad_scale;
+  const std::int32_t* found_inf;  // null, or where it is not 0 nothing is done
   double momentum;
   bool nesterov;
   double weight_decay;
@@ -98,10 +101,39 @@ struct SgdStepArgs {
 struct AdamStepArgs {
   const StepTensor* tensors;
   std::int64_t count;
-  Number<double> step, lr;
+  Number<double> step, lr, grad_scale;
+  const std::int32_t* found_inf;
   double beta1, beta2, eps, weight_decay;
   bool decoupled;
   DType dtype, grad_dtype, copy_dtype;
+};
+
+// find_inf, update_scale: the loss scale of mixed precision
+struct GradTensor {
+  const void* grad;
+  std::int64_t size;
+};
+struct FindInfArgs {
+  const GradTensor* tensors;
+  std::int64_t count;
+  std::int32_t* found_inf;
+  DType dtype;
+};
+struct UpdateScaleArgs {
+  float* scale;
+  std::int32_t* good_steps;
+  const std::int32_t* found_inf;
+  std::int64_t* step;  // may be null
+  double growth_factor, backoff_factor;
+  std::int64_t growth_interval;
+};
+
+// cast
+struct CastArgs {
+  const void* x;
+  void* y;
+  std::int64_t size;
+  DType from, to;
 };
 
 // conv2d, and what is computed by it: linear, conv_transpose2d
@@ -250,6 +282,9 @@ inline constinit Kernel<MseFwdArgs> mse_fwd;
 inline constinit Kernel<MseBwdArgs> mse_bwd;
 inline constinit Kernel<SgdStepArgs> sgd_step;
 inline constinit Kernel<AdamStepArgs> adam_step;
+inline constinit Kernel<FindInfArgs> find_inf;
+inline constinit Kernel<UpdateScaleArgs> update_scale;
+inline constinit Kernel<CastArgs> cast;
 inline constinit Kernel<MaxPool2dFwdArgs> max_pool2d_fwd;
 inline constinit Kernel<MaxPool2dBwdArgs> max_pool2d_bwd;
 inline constinit Kernel<AvgPool2dArgs> avg_pool2d_fwd, avg_pool2d_bwd;
@@ -283,6 +318,9 @@ STAPES_MAYBE void mse_fwd(const MseFwdArgs& args, Stream stream);
 STAPES_MAYBE void mse_bwd(const MseBwdArgs& args, Stream stream);
 STAPES_MAYBE void sgd_step(const SgdStepArgs& args, Stream stream);
 STAPES_MAYBE void adam_step(const AdamStepArgs& args, Stream stream);
+STAPES_MAYBE void find_inf(const FindInfArgs& args, Stream stream);
+STAPES_MAYBE void update_scale(const UpdateScaleArgs& args, Stream stream);
+STAPES_MAYBE void cast(const CastArgs& args, Stream stream);
 STAPES_MAYBE void max_pool2d_fwd(const MaxPool2dFwdArgs& args, Stream stream);
 STAPES_MAYBE void max_pool2d_bwd(const MaxPool2dBwdArgs& args, Stream stream);
 STAPES_MAYBE void avg_pool2d_fwd(const AvgPool2dArgs& args, Stream stream);

@@ -57,16 +57,22 @@ void batch_norm2d_fwd(const Tensor& x, const Tensor& gamma, const Tensor& beta, 
 void batch_norm2d_bwd(const Tensor& dy, const Tensor& x, const Tensor& gamma, const Tensor& mean, const Tensor& rstd,
                       bool training, const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta);
 void cross_entropy_fwd(const Tensor& logits, const Tensor& target, const std::optional<Tensor>& weight,
-                       double label_smoothing, std::int64_t ignore_index, const Tensor& loss, const Tensor& dlogits);
-void cross_entropy_bwd(const Tensor& saved, double scale, const Tensor& dlogits);
+                       double label_smoothing, std::int64_t ignore_index, const Scalar<double>& grad_scale,
+                       const Tensor& loss, const Tensor& dlogits);
+void cross_entropy_bwd(const Tensor& saved, const Scalar<double>& scale, const Tensor& dlogits);
 void mse_fwd(const Tensor& y, const Tensor& target, const Tensor& loss);
-void mse_bwd(const Tensor& y, const Tensor& target, const Tensor& dy);
+void mse_bwd(const Tensor& y, const Tensor& target, const Scalar<double>& scale, const Tensor& dy);
 void sgd_step(const std::vector<Tensor>& params, const std::vector<Tensor>& grads, const std::vector<Tensor>& velocity,
               const std::vector<Tensor>& copies, const Scalar<double>& lr, double momentum, bool nesterov,
-              double weight_decay);
+              double weight_decay, const Scalar<double>& grad_scale, const OptionalTensor& found_inf);
 void adam_step(const std::vector<Tensor>& params, const std::vector<Tensor>& grads, const std::vector<Tensor>& m,
                const std::vector<Tensor>& v, const std::vector<Tensor>& copies, const Scalar<double>& step,
-               const Scalar<double>& lr, double beta1, double beta2, double eps, double weight_decay, bool decoupled);
+               const Scalar<double>& lr, double beta1, double beta2, double eps, double weight_decay, bool decoupled,
+               const Scalar<double>& grad_scale, const OptionalTensor& found_inf);
+void find_inf(const std::vector<Tensor>& grads, const Tensor& found_inf);
+void update_scale(const Tensor& scale, const Tensor& good_steps, const Tensor& found_inf, const OptionalTensor& step,
+                  double growth_factor, double backoff_factor, std::int64_t growth_interval);
+void cast(const Tensor& x, const Tensor& y);
 void max_pool2d_fwd(const Tensor& x, const Tensor& y, const Tensor& argmax, Pair kernel, Pair stride,
                     const Padding& padding);
 void max_pool2d_bwd(const Tensor& dy, const Tensor& argmax, const Tensor& dx, const Shape& x_shape, Pair kernel,

@@ -41,6 +41,23 @@ class StepCheck {
     return n;
   }
 
+  // The factor that the gradients carry.
+  Number<double> grad_scale(const Scalar<double>& scalar) {
+    const Number<double> n = number("grad_scale", scalar, 0);
+    require(n.data != nullptr || n.value > 0, "grad_scale must be above 0, got ", n.value);
+    return n;
+  }
+
+  // A flag on the device of the params, or null.
+  const std::int32_t* flag(const char* name, const OptionalTensor& t) {
+    if (!t) return nullptr;
+    require_type(t->dtype == DType::kInt32, name, " must be int32, got ", name_of(t->dtype));
+    require(t->numel() == 1, name, " must have one element, got shape ", to_string(t->shape));
+    require_type(params().empty() || t->device == params().front().device, name, " must be on the device of params");
+    lent_.add(*t, false);
+    return static_cast<const std::int32_t*>(t->data);
+  }
+
   template <class... Parts>
   void require(bool ok, const Parts&... rule) const {
     if (!ok) throw std::invalid_argument(cat(op_, ": ", rule...));
@@ -134,12 +151,13 @@ DType dtype_of(const std::vector<Tensor>& tensors) { return tensors.empty() ? DT
 
 void sgd_step(const std::vector<Tensor>& params, const std::vector<Tensor>& grads, const std::vector<Tensor>& velocity,
               const std::vector<Tensor>& copies, const Scalar<double>& lr, double momentum, bool nesterov,
-              double weight_decay) {
+              double weight_decay, const Scalar<double>& grad_scale, const OptionalTensor& found_inf) {
   std::vector<List> lists{{"params", params, Kind::kState, true}, {"grads", grads, Kind::kGradient, false}};
   if (momentum != 0) lists.push_back({"velocity", velocity, Kind::kState, true});
   if (!copies.empty()) lists.push_back({"copies", copies, Kind::kCopy, true});
   StepCheck check("sgd_step", std::move(lists));
-  const Number<double> rate = check.number("lr", lr, 0);
+  const Number<double> rate = check.number("lr", lr, 0), scale = check.grad_scale(grad_scale);
+  const std::int32_t* skip = check.flag("found_inf", found_inf);
   check.require(momentum >= 0, "momentum must be at least 0, got ", momentum);
   check.require(weight_decay >= 0, "weight_decay must be at least 0, got ", weight_decay);
   check.require(!nesterov || momentum > 0, "nesterov needs momentum above 0, got ", momentum);
@@ -147,13 +165,14 @@ void sgd_step(const std::vector<Tensor>& params, const std::vector<Tensor>& grad
   const auto tensors = step_tensors(params, grads, momentum != 0 ? velocity : std::vector<Tensor>(), {}, copies);
   run<cpu::sgd_step, cuda::sgd_step>(
       "sgd_step", params.front(),
-      SgdStepArgs{tensors.data(), static_cast<std::int64_t>(tensors.size()), rate, momentum, nesterov, weight_decay,
-                  params.front().dtype, grads.front().dtype, dtype_of(copies)});
+      SgdStepArgs{tensors.data(), static_cast<std::int64_t>(tensors.size()), rate, scale, skip, momentum, nesterov,
+                  weight_decay, params.front().dtype, grads.front().dtype, dtype_of(copies)});
 }
 
 void adam_step(const std::vector<Tensor>& params, const std::vector<Tensor>& grads, const std::vector<Tensor>& m,
                const std::vector<Tensor>& v, const std::vector<Tensor>& copies, const Scalar<double>& step,
-               const Scalar<double>& lr, double beta1, double beta2, double eps, double weight_decay, bool decoupled) {
+               const Scalar<double>& lr, double beta1, double beta2, double eps, double weight_decay, bool decoupled,
+               const Scalar<double>& grad_scale, const OptionalTensor& found_inf) {
   std::vector<List> lists{{"params", params, Kind::kState, true},
                           {"grads", grads, Kind::kGradient, false},
                           {"m", m, Kind::kState, true},
@@ -161,6 +180,8 @@ void adam_step(const std::vector<Tensor>& params, const std::vector<Tensor>& gra
   if (!copies.empty()) lists.push_back({"copies", copies, Kind::kCopy, true});
   StepCheck check("adam_step", std::move(lists));
   const Number<double> count = check.number("step", step, 1), rate = check.number("lr", lr, 0);
+  const Number<double> scale = check.grad_scale(grad_scale);
+  const std::int32_t* skip = check.flag("found_inf", found_inf);
   check.require(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1, "betas must be in [0, 1), got (", beta1, ", ",
                 beta2, ")");
   check.require(eps >= 0, "eps must be at least 0, got ", eps);
@@ -169,8 +190,8 @@ void adam_step(const std::vector<Tensor>& params, const std::vector<Tensor>& gra
   const auto tensors = step_tensors(params, grads, m, v, copies);
   run<cpu::adam_step, cuda::adam_step>(
       "adam_step", params.front(),
-      AdamStepArgs{tensors.data(), static_cast<std::int64_t>(tensors.size()), count, rate, beta1, beta2, eps,
-                   weight_decay, decoupled, params.front().dtype, grads.front().dtype, dtype_of(copies)});
+      AdamStepArgs{tensors.data(), static_cast<std::int64_t>(tensors.size()), count, rate, scale, skip, beta1, beta2,
+                   eps, weight_decay, decoupled, params.front().dtype, grads.front().dtype, dtype_of(copies)});
 }
 
 }  // namespace stapes::ops

@@ -17,6 +17,7 @@ __all__: list[str] = [
     "avg_pool2d_fwd",
     "batch_norm2d_bwd",
     "batch_norm2d_fwd",
+    "cast",
     "conv2d_bgrad",
     "conv2d_dgrad",
     "conv2d_fwd",
@@ -31,9 +32,11 @@ __all__: list[str] = [
     "conv_transpose2d_wgrad",
     "cross_entropy_bwd",
     "cross_entropy_fwd",
+    "cuda_reason",
     "downsample2d_shape",
     "dropout_bwd",
     "dropout_fwd",
+    "find_inf",
     "fma_peak",
     "global_avg_pool2d_bwd",
     "global_avg_pool2d_fwd",
@@ -55,6 +58,7 @@ __all__: list[str] = [
     "sgd_step",
     "softmax_bwd",
     "softmax_fwd",
+    "update_scale",
     "upsample2d_bwd",
     "upsample2d_fwd",
     "upsample2d_shape",
@@ -65,13 +69,16 @@ def adam_step(
     grads: collections.abc.Sequence[numpy.ndarray],
     m: collections.abc.Sequence[numpy.ndarray],
     v: collections.abc.Sequence[numpy.ndarray],
-    step: typing.SupportsFloat | typing.SupportsIndex,
-    lr: typing.SupportsFloat | typing.SupportsIndex,
+    copies: collections.abc.Sequence[numpy.ndarray],
+    step: typing.SupportsFloat | typing.SupportsIndex | numpy.ndarray,
+    lr: typing.SupportsFloat | typing.SupportsIndex | numpy.ndarray,
     beta1: typing.SupportsFloat | typing.SupportsIndex,
     beta2: typing.SupportsFloat | typing.SupportsIndex,
     eps: typing.SupportsFloat | typing.SupportsIndex,
     weight_decay: typing.SupportsFloat | typing.SupportsIndex,
     decoupled: bool,
+    grad_scale: typing.SupportsFloat | typing.SupportsIndex | numpy.ndarray,
+    found_inf: numpy.ndarray | None,
 ) -> None: ...
 def argmax_dtype(
     kernel: typing.Annotated[
@@ -133,6 +140,7 @@ def batch_norm2d_fwd(
     mean: numpy.ndarray,
     rstd: numpy.ndarray,
 ) -> None: ...
+def cast(x: numpy.ndarray, y: numpy.ndarray) -> None: ...
 def conv2d_bgrad(dy: numpy.ndarray, db: numpy.ndarray) -> None: ...
 def conv2d_dgrad(
     dy: numpy.ndarray,
@@ -149,6 +157,7 @@ def conv2d_dgrad(
         collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
     ],
     groups: typing.SupportsInt | typing.SupportsIndex,
+    precision: str,
 ) -> None: ...
 def conv2d_fwd(
     x: numpy.ndarray,
@@ -167,6 +176,7 @@ def conv2d_fwd(
     ],
     groups: typing.SupportsInt | typing.SupportsIndex,
     relu: bool,
+    precision: str,
 ) -> None: ...
 def conv2d_fwd_shape(
     op: str,
@@ -202,6 +212,7 @@ def conv2d_relu_max_pool2d_bwd(
         collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(4)"
     ]
     | None,
+    precision: str,
 ) -> None: ...
 def conv2d_relu_max_pool2d_fwd(
     x: numpy.ndarray,
@@ -219,6 +230,7 @@ def conv2d_relu_max_pool2d_fwd(
         collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(4)"
     ]
     | None,
+    precision: str,
 ) -> None: ...
 def conv2d_relu_max_pool2d_shape(
     x_shape: tuple[int, ...],
@@ -249,6 +261,7 @@ def conv2d_wgrad(
         collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
     ],
     groups: typing.SupportsInt | typing.SupportsIndex,
+    precision: str,
 ) -> None: ...
 def conv_transpose2d_dgrad(
     dy: numpy.ndarray,
@@ -264,6 +277,7 @@ def conv_transpose2d_dgrad(
     output_padding: typing.Annotated[
         collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
     ],
+    precision: str,
 ) -> None: ...
 def conv_transpose2d_fwd(
     x: numpy.ndarray,
@@ -280,6 +294,7 @@ def conv_transpose2d_fwd(
     output_padding: typing.Annotated[
         collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
     ],
+    precision: str,
 ) -> None: ...
 def conv_transpose2d_fwd_shape(
     x_shape: tuple[int, ...],
@@ -309,9 +324,12 @@ def conv_transpose2d_wgrad(
     output_padding: typing.Annotated[
         collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
     ],
+    precision: str,
 ) -> None: ...
 def cross_entropy_bwd(
-    saved: numpy.ndarray, scale: typing.SupportsFloat | typing.SupportsIndex, dlogits: numpy.ndarray
+    saved: numpy.ndarray,
+    scale: typing.SupportsFloat | typing.SupportsIndex | numpy.ndarray,
+    dlogits: numpy.ndarray,
 ) -> None: ...
 def cross_entropy_fwd(
     logits: numpy.ndarray,
@@ -319,9 +337,11 @@ def cross_entropy_fwd(
     weight: numpy.ndarray | None,
     label_smoothing: typing.SupportsFloat | typing.SupportsIndex,
     ignore_index: typing.SupportsInt | typing.SupportsIndex,
+    grad_scale: typing.SupportsFloat | typing.SupportsIndex | numpy.ndarray,
     loss: numpy.ndarray,
     dlogits: numpy.ndarray,
 ) -> None: ...
+def cuda_reason() -> str: ...
 def downsample2d_shape(
     op: str,
     dy: tuple[int, ...],
@@ -334,15 +354,16 @@ def dropout_bwd(
     dx: numpy.ndarray,
     p: typing.SupportsFloat | typing.SupportsIndex,
     seed: typing.SupportsInt | typing.SupportsIndex,
-    offset: typing.SupportsInt | typing.SupportsIndex,
+    offset: typing.SupportsInt | typing.SupportsIndex | numpy.ndarray,
 ) -> None: ...
 def dropout_fwd(
     x: numpy.ndarray,
     y: numpy.ndarray,
     p: typing.SupportsFloat | typing.SupportsIndex,
     seed: typing.SupportsInt | typing.SupportsIndex,
-    offset: typing.SupportsInt | typing.SupportsIndex,
+    offset: typing.SupportsInt | typing.SupportsIndex | numpy.ndarray,
 ) -> None: ...
+def find_inf(grads: collections.abc.Sequence[numpy.ndarray], found_inf: numpy.ndarray) -> None: ...
 def fma_peak(steps: typing.SupportsInt | typing.SupportsIndex, float64: bool) -> int: ...
 def global_avg_pool2d_bwd(
     dy: numpy.ndarray, dx: numpy.ndarray, x_shape: tuple[int, ...]
@@ -351,11 +372,20 @@ def global_avg_pool2d_fwd(x: numpy.ndarray, y: numpy.ndarray) -> None: ...
 def global_pool2d_shape(op: str, x: tuple[int, ...]) -> tuple[int, ...]: ...
 def isa() -> str: ...
 def linear_bgrad(dy: numpy.ndarray, db: numpy.ndarray) -> None: ...
-def linear_dgrad(dy: numpy.ndarray, w: numpy.ndarray, dx: numpy.ndarray) -> None: ...
-def linear_fwd(
-    x: numpy.ndarray, w: numpy.ndarray, b: numpy.ndarray | None, y: numpy.ndarray, relu: bool
+def linear_dgrad(
+    dy: numpy.ndarray, w: numpy.ndarray, dx: numpy.ndarray, precision: str
 ) -> None: ...
-def linear_wgrad(dy: numpy.ndarray, x: numpy.ndarray, dw: numpy.ndarray) -> None: ...
+def linear_fwd(
+    x: numpy.ndarray,
+    w: numpy.ndarray,
+    b: numpy.ndarray | None,
+    y: numpy.ndarray,
+    relu: bool,
+    precision: str,
+) -> None: ...
+def linear_wgrad(
+    dy: numpy.ndarray, x: numpy.ndarray, dw: numpy.ndarray, precision: str
+) -> None: ...
 def max_pool2d_bwd(
     dy: numpy.ndarray,
     argmax: numpy.ndarray,
@@ -387,7 +417,12 @@ def max_pool2d_fwd(
     ]
     | None,
 ) -> None: ...
-def mse_bwd(y: numpy.ndarray, target: numpy.ndarray, dy: numpy.ndarray) -> None: ...
+def mse_bwd(
+    y: numpy.ndarray,
+    target: numpy.ndarray,
+    scale: typing.SupportsFloat | typing.SupportsIndex | numpy.ndarray,
+    dy: numpy.ndarray,
+) -> None: ...
 def mse_fwd(y: numpy.ndarray, target: numpy.ndarray, loss: numpy.ndarray) -> None: ...
 def num_threads() -> int: ...
 def pool2d_shape(
@@ -411,13 +446,25 @@ def sgd_step(
     params: collections.abc.Sequence[numpy.ndarray],
     grads: collections.abc.Sequence[numpy.ndarray],
     velocity: collections.abc.Sequence[numpy.ndarray],
-    lr: typing.SupportsFloat | typing.SupportsIndex,
+    copies: collections.abc.Sequence[numpy.ndarray],
+    lr: typing.SupportsFloat | typing.SupportsIndex | numpy.ndarray,
     momentum: typing.SupportsFloat | typing.SupportsIndex,
     nesterov: bool,
     weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+    grad_scale: typing.SupportsFloat | typing.SupportsIndex | numpy.ndarray,
+    found_inf: numpy.ndarray | None,
 ) -> None: ...
 def softmax_bwd(dy: numpy.ndarray, y: numpy.ndarray, dx: numpy.ndarray) -> None: ...
 def softmax_fwd(x: numpy.ndarray, y: numpy.ndarray) -> None: ...
+def update_scale(
+    scale: numpy.ndarray,
+    good_steps: numpy.ndarray,
+    found_inf: numpy.ndarray,
+    step: numpy.ndarray | None,
+    growth_factor: typing.SupportsFloat | typing.SupportsIndex,
+    backoff_factor: typing.SupportsFloat | typing.SupportsIndex,
+    growth_interval: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
 def upsample2d_bwd(
     dy: numpy.ndarray,
     dx: numpy.ndarray,

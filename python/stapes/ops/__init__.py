@@ -4,6 +4,7 @@ Every function takes ``out=`` and is deterministic bit for bit, whatever the num
 """
 
 from stapes.ops.activation import relu_bwd, relu_fwd
+from stapes.ops.cast import cast
 from stapes.ops.conv import (
     conv2d_bgrad,
     conv2d_dgrad,
@@ -20,6 +21,7 @@ from stapes.ops.conv_transpose import (
 from stapes.ops.dropout import dropout_bwd, dropout_fwd
 from stapes.ops.linear import linear_bgrad, linear_dgrad, linear_fwd, linear_wgrad
 from stapes.ops.loss import cross_entropy_bwd, cross_entropy_fwd, mse_bwd, mse_fwd
+from stapes.ops.loss_scale import find_inf, update_scale
 from stapes.ops.norm import batch_norm2d_bwd, batch_norm2d_fwd
 from stapes.ops.optimizer import adam_step, sgd_step
 from stapes.ops.pooling import (
@@ -39,6 +41,7 @@ __all__ = [
     "avg_pool2d_fwd",
     "batch_norm2d_bwd",
     "batch_norm2d_fwd",
+    "cast",
     "conv2d_bgrad",
     "conv2d_dgrad",
     "conv2d_fwd",
@@ -52,6 +55,7 @@ __all__ = [
     "cross_entropy_fwd",
     "dropout_bwd",
     "dropout_fwd",
+    "find_inf",
     "global_avg_pool2d_bwd",
     "global_avg_pool2d_fwd",
     "linear_bgrad",
@@ -67,6 +71,7 @@ __all__ = [
     "sgd_step",
     "softmax_bwd",
     "softmax_fwd",
+    "update_scale",
     "upsample2d_bwd",
     "upsample2d_fwd",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Sequence
 from typing import SupportsIndex, TypeAlias, TypeGuard
 
 import numpy as np
@@ -109,6 +110,21 @@ def scalar(op: str, name: str, value: object) -> float | Array:
     if value.dtype.kind not in "iuf":
         raise TypeError(f"{op}: {name} must be an array of a real number, got {value.dtype}")
     return value if value.dtype.name in _SCALARS else value.astype(np.float64)
+
+
+def arrays(
+    op: str, name: str, values: Sequence[Array] | None, prepare: Callable[[str, str, Array], Array]
+) -> list[Array]:
+    """Return a list of arrays, each of them prepared: ``prepare(op, "name[i]", array)``.
+
+    Raises
+    ------
+    TypeError
+        If it is no sequence, or an array itself.
+    """
+    if isinstance(values, np.ndarray) or not isinstance(values, Sequence):
+        raise TypeError(f"{op}: {name} must be a list of arrays, got {type(values).__name__}")
+    return [prepare(op, f"{name}[{i}]", a) for i, a in enumerate(values)]
 
 
 def _is_array(value: object) -> TypeGuard[Array]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from stapes import _core
 from stapes.device import Array, as_input, output, outputs, wide_dtype
-from stapes.ops._args import integer, number
+from stapes.ops._args import integer, number, scalar
 
 
 def cross_entropy_fwd(
@@ -18,6 +18,7 @@ def cross_entropy_fwd(
     weight: Array | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
+    grad_scale: float | Array = 1.0,
     out: tuple[Array | None, ...] | None = None,
 ) -> tuple[Array, Array]:
     """Compute the mean cross-entropy of ``softmax(logits)``, and in the same pass its gradient.
@@ -42,6 +43,9 @@ def cross_entropy_fwd(
     ignore_index : int
         Rows with this id count neither in the loss nor in the gradient. With probabilities it
         must be negative, since it is not used.
+    grad_scale : float or array
+        The gradient is multiplied by it before it is rounded, so that in float16 small ones do not
+        become 0: a number or an array of one element.
     out : tuple of array, optional
         ``(loss, saved)``, overwritten and returned; None entries are allocated. ``saved`` is what
         an earlier call returned for logits of this shape and dtype, or any array like ``logits``.
@@ -78,7 +82,8 @@ def cross_entropy_fwd(
     saved = output(op, "out[1] (saved)", saved, logits, logits.shape)
     smoothing = number(op, "label_smoothing", label_smoothing)
     ignored = integer(op, "ignore_index", ignore_index)
-    _core.cross_entropy_fwd(logits, target, weight, smoothing, ignored, loss, saved)
+    factor = scalar(op, "grad_scale", grad_scale)
+    _core.cross_entropy_fwd(logits, target, weight, smoothing, ignored, factor, loss, saved)
     return loss, saved
 
 
@@ -101,15 +106,17 @@ def _converted(op: str, name: str, x: Array, dtype: np.dtype[Any]) -> Array:
     return x if dtype.kind in "biu" else x.astype(dtype, copy=False)
 
 
-def cross_entropy_bwd(saved: Array, *, scale: float = 1.0, out: Array | None = None) -> Array:
+def cross_entropy_bwd(
+    saved: Array, *, scale: float | Array = 1.0, out: Array | None = None
+) -> Array:
     """Compute ``dlogits``, the gradient of the loss times ``scale``.
 
     Parameters
     ----------
     saved : array
         As `cross_entropy_fwd` returned it; it is not changed, and may be used again.
-    scale : float
-        The gradient of what follows the loss, or a loss scale.
+    scale : float or array
+        The gradient of what follows the loss: a number or an array of one element.
     out : array, optional
         Overwritten and returned; must not overlap ``saved``.
 
@@ -128,7 +135,7 @@ def cross_entropy_bwd(saved: Array, *, scale: float = 1.0, out: Array | None = N
     op = "cross_entropy_bwd"
     saved = as_input(op, "saved", saved)
     dlogits = output(op, "out", out, saved, saved.shape)
-    _core.cross_entropy_bwd(saved, number(op, "scale", scale), dlogits)
+    _core.cross_entropy_bwd(saved, scalar(op, "scale", scale), dlogits)
     return dlogits
 
 
@@ -161,13 +168,17 @@ def mse_fwd(y: Array, target: Array, *, out: Array | None = None) -> Array:
     return loss
 
 
-def mse_bwd(y: Array, target: Array, *, out: Array | None = None) -> Array:
-    """Compute ``dy = 2 * (y - target) / size``, the gradient of `mse_fwd`.
+def mse_bwd(
+    y: Array, target: Array, *, scale: float | Array = 1.0, out: Array | None = None
+) -> Array:
+    """Compute ``dy = 2 * scale * (y - target) / size``, the gradient of `mse_fwd` times ``scale``.
 
     Parameters
     ----------
     y, target : array
         As in `mse_fwd`.
+    scale : float or array
+        The gradient of what follows the loss, or a loss scale: a number or an array of one element.
     out : array, optional
         Overwritten and returned; must not overlap an input.
 
@@ -184,5 +195,5 @@ def mse_bwd(y: Array, target: Array, *, out: Array | None = None) -> Array:
     op = "mse_bwd"
     y, target = as_input(op, "y", y), as_input(op, "target", target)
     dy = output(op, "out", out, y, y.shape)
-    _core.mse_bwd(y, target, dy)
+    _core.mse_bwd(y, target, scalar(op, "scale", scale), dy)
     return dy

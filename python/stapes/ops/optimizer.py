@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from stapes import _core
 from stapes.device import Array, as_input, in_place
-from stapes.ops._args import flag, number, scalar
+from stapes.ops._args import arrays, flag, number, scalar
 
 
 def sgd_step(
@@ -21,6 +19,8 @@ def sgd_step(
     nesterov: bool = False,
     weight_decay: float = 0.0,
     copies: Sequence[Array] | None = None,
+    grad_scale: float | Array = 1.0,
+    found_inf: Array | None = None,
 ) -> None:
     """Update ``params`` in place by stochastic gradient descent.
 
@@ -45,6 +45,10 @@ def sgd_step(
         Nesterov's momentum; needs ``momentum`` above 0.
     copies : sequence of array, optional
         On CUDA: a float16 or bfloat16 array for each parameter, to which it is copied rounded.
+    grad_scale : float or array
+        The factor that the gradients carry, above 0: they are divided by it first.
+    found_inf : array, optional
+        One element, int32: where it is not 0 nothing is changed.
 
     Raises
     ------
@@ -61,14 +65,16 @@ def sgd_step(
     op = "sgd_step"
     momentum = number(op, "momentum", momentum)
     _core.sgd_step(
-        _arrays(op, "params", params, in_place),
-        _arrays(op, "grads", grads, as_input),
-        _arrays(op, "velocity", velocity, in_place) if momentum != 0 else [],
-        [] if copies is None else _arrays(op, "copies", copies, in_place),
+        arrays(op, "params", params, in_place),
+        arrays(op, "grads", grads, as_input),
+        arrays(op, "velocity", velocity, in_place) if momentum != 0 else [],
+        [] if copies is None else arrays(op, "copies", copies, in_place),
         scalar(op, "lr", lr),
         momentum,
         flag(op, "nesterov", nesterov),
         number(op, "weight_decay", weight_decay),
+        scalar(op, "grad_scale", grad_scale),
+        None if found_inf is None else as_input(op, "found_inf", found_inf),
     )
 
 
@@ -85,6 +91,8 @@ def adam_step(
     weight_decay: float = 0.0,
     decoupled: bool = False,
     copies: Sequence[Array] | None = None,
+    grad_scale: float | Array = 1.0,
+    found_inf: Array | None = None,
 ) -> None:
     """Update ``params`` in place by Adam, or by AdamW where ``decoupled``.
 
@@ -113,6 +121,10 @@ def adam_step(
         Weight decay as in AdamW.
     copies : sequence of array, optional
         On CUDA: a float16 or bfloat16 array for each parameter, to which it is copied rounded.
+    grad_scale : float or array
+        The factor that the gradients carry, above 0: they are divided by it first.
+    found_inf : array, optional
+        One element, int32: where it is not 0 nothing is changed.
 
     Raises
     ------
@@ -133,11 +145,11 @@ def adam_step(
     if len(betas) != 2:
         raise ValueError(f"{op}: betas must be (beta1, beta2), got {betas!r}")
     _core.adam_step(
-        _arrays(op, "params", params, in_place),
-        _arrays(op, "grads", grads, as_input),
-        _arrays(op, "m", m, in_place),
-        _arrays(op, "v", v, in_place),
-        [] if copies is None else _arrays(op, "copies", copies, in_place),
+        arrays(op, "params", params, in_place),
+        arrays(op, "grads", grads, as_input),
+        arrays(op, "m", m, in_place),
+        arrays(op, "v", v, in_place),
+        [] if copies is None else arrays(op, "copies", copies, in_place),
         scalar(op, "step", step),
         scalar(op, "lr", lr),
         number(op, "betas[0]", betas[0]),
@@ -145,12 +157,6 @@ def adam_step(
         number(op, "eps", eps),
         number(op, "weight_decay", weight_decay),
         flag(op, "decoupled", decoupled),
+        scalar(op, "grad_scale", grad_scale),
+        None if found_inf is None else as_input(op, "found_inf", found_inf),
     )
-
-
-def _arrays(
-    op: str, name: str, arrays: Sequence[Array] | None, prepare: Callable[[str, str, Array], Array]
-) -> list[Array]:
-    if isinstance(arrays, np.ndarray) or not isinstance(arrays, Sequence):
-        raise TypeError(f"{op}: {name} must be a list of arrays, got {type(arrays).__name__}")
-    return [prepare(op, f"{name}[{i}]", a) for i, a in enumerate(arrays)]
