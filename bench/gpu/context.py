@@ -22,6 +22,10 @@ class NotRunError(Exception):
     """A stage, or a part of one, could not be run; the message is the reason."""
 
 
+class TimeIsUp(BaseException):
+    """Raised at the deadline, wherever the stage is."""
+
+
 @dataclass(frozen=True)
 class Context:
     """One stage's task.
@@ -89,7 +93,7 @@ def start(stage: Callable[[Context], None]) -> None:
     signal.setitimer(signal.ITIMER_REAL, max(0.1, context.left()))
     try:
         stage(context)
-    except NotRunError as e:
+    except (NotRunError, TimeIsUp) as e:
         context.record("end", status="not run", reason=str(e))
     except Exception as e:
         traceback.print_exc()
@@ -100,7 +104,7 @@ def start(stage: Callable[[Context], None]) -> None:
 
 
 def _time_is_up(*_: object) -> None:
-    raise NotRunError("time was up before its end")
+    raise TimeIsUp("time was up before its end")
 
 
 def first_line(e: BaseException) -> str:

@@ -159,7 +159,12 @@ def _ops(stage: Stage) -> list[str]:
 
 def _step(stage: Stage) -> list[str]:
     lines = _limits(stage)
-    lines += ["Milliseconds a step; ratio: PyTorch's time over ours.", ""]
+    lines += [
+        "Milliseconds a step, by the host's clock over a loop of steps, ratio: PyTorch's time over "
+        "ours. Inputs are on the device but where 'from host' and 'train_on_batch' have them "
+        "on the host; train_on_batch waits for each step's loss, the others do not.",
+        "",
+    ]
     rows = step_rows({"step": stage.records})
     lines += table(
         ["input", "batch", "precision", "ours", "TFLOP/s", "PyTorch", "fastest", "ratio",

@@ -71,7 +71,7 @@ class Theirs:
         self.optimizer = torch.optim.Adam(
             net.parameters(), lr=LR, fused=True, capturable=capturable and device.cuda
         )
-        self.loss = self._loss
+        self.loss, self.compiled = self._loss, False
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.half is None:
@@ -85,11 +85,13 @@ class Theirs:
 
     def compile(self, **how: Any) -> None:
         """Run forward and loss, and so their backward, through torch.compile."""
-        self.loss = torch.compile(self._loss, **how)
+        self.loss, self.compiled = torch.compile(self._loss, **how), True
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Forward, backward, update; the loss stays on the device."""
         self.optimizer.zero_grad(set_to_none=True)
+        if self.compiled:
+            torch.compiler.cudagraph_mark_step_begin()
         loss = self.loss(x, y)
         loss.backward()
         self.optimizer.step()

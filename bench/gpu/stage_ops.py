@@ -26,8 +26,6 @@ COMPILE_SECONDS = 45.0  # without which none is begun
 SECONDS = 0.03  # a case's repeats: as often flushed as warm
 ERRORS_AT = 32  # the batch size for which errors against float64 are computed
 
-Functions = dict[str, Callable[[], Any]]
-
 
 def measure(context: Context) -> None:
     """Measure case after case until time is up."""
@@ -76,8 +74,9 @@ def one_case(
         ours()
         device.synchronize()
         functions = {"stapes": ours}
-        for mode, f in their_side(device, case, inputs):
+        for mode, make in their_side(device, case, inputs):
             try:
+                f = make()
                 f()
                 device.synchronize()
                 functions[mode] = f
@@ -135,14 +134,17 @@ def our_side(
 
 def their_side(
     device: Device, case: Case, inputs: dict[str, torch.Tensor]
-) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Yield PyTorch's ways: its two layouts, and each captured in a graph."""
+) -> Iterator[tuple[str, Callable[[], Callable[[], Any]]]]:
+    """Yield PyTorch's ways, its two layouts and each captured in a graph: what makes each."""
     for mode, last in (("eager", False), ("channels_last", True)):
         if last and not any(t.ndim == 4 for t in inputs.values()):
             return
-        f = their_call(case, as_theirs(inputs, last=last))
-        yield mode, f
-        yield f"{mode} graph", device.captured(f)
+
+        def eager(last: bool = last) -> Callable[[], Any]:
+            return their_call(case, as_theirs(inputs, last=last))
+
+        yield mode, eager
+        yield f"{mode} graph", lambda eager=eager: device.captured(eager())
 
 
 def as_theirs(
@@ -229,6 +231,7 @@ def compiled_cases(context: Context, device: Device) -> str:
 
                 @torch.no_grad()
                 def call(compiled: Any = compiled, t: Any = t) -> Any:
+                    torch.compiler.cudagraph_mark_step_begin()
                     return compiled(t)
 
                 told["cold"] = device.interleave(
@@ -242,9 +245,7 @@ def compiled_cases(context: Context, device: Device) -> str:
 
 
 def stop_where_broken(e: Exception) -> None:
-    """Raise where the GPU can no longer be used by this process, or time is up."""
-    if isinstance(e, NotRunError):
-        raise e
+    """Raise where the GPU can no longer be used by this process."""
     if any(mark in str(e) for mark in STICKY):
         raise RuntimeError(f"the GPU is not usable any more: {first_line(e)}") from e
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -101,17 +102,18 @@ def one_config(
 def our_steps(
     device: Device, size: int, channels: int, precision: str, data: Any, told: dict[str, Any]
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Yield `train_on_batch` on arrays of the device, and on the host's."""
-    kinds = {
-        "stapes": [(device.array(x), device.array(y)) for x, y in data],
-        "stapes, from host": [(x.cpu().numpy(), y.cpu().numpy()) for x, y in data],
-    }
-    if not device.cuda:  # the same there
-        del kinds["stapes, from host"]
-    for mode, batches in kinds.items():
+    """Yield steps queued one after the other, as `fit` does, and those that give their loss."""
+    here = [(device.array(x), y.cpu().numpy()) for x, y in data]
+    host = [(x.cpu().numpy(), y.cpu().numpy()) for x, y in data]
+    kinds = [("stapes", here), ("stapes from host", host), ("stapes train_on_batch", host)]
+    for mode, batches in kinds:
+        if mode == "stapes from host" and not device.cuda:  # the same there
+            continue
         try:
             net = ours(size, channels, device.name, precision)
-            call = rotating(net.train_on_batch, batches)
+            net.train()
+            step = partial(net._step, where="bench")
+            call = rotating(net.train_on_batch if "train" in mode else step, batches)
             call()
             device.synchronize()
             yield mode, call
@@ -181,7 +183,7 @@ def losses(
     net = ours(size, channels, device.name, precision)
     theirs = Theirs(size, channels, device, last=True, half=HALF.get(precision))
     theirs.take_weights(net)
-    arrays = (x.cpu().numpy(), y.cpu().numpy()) if on_host else (device.array(x), device.array(y))
+    arrays = x.cpu().numpy() if on_host else device.array(x), y.cpu().numpy()
     for _ in range(LOSS_STEPS):
         our_loss = float(net.train_on_batch(*arrays)["loss"])
         their_loss = float(theirs.step(theirs.batch(x), y).detach())
