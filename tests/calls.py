@@ -10,7 +10,7 @@ import numpy as np
 
 import reference
 from devices import UPDATED
-from numerics import Random
+from numerics import Random, wide
 
 
 @dataclass(frozen=True)
@@ -74,24 +74,30 @@ def copied(a):
 
 
 def calls(dtype, big=False):
-    """Every operator at least once; ``big`` is big enough to be split between threads."""
+    """Every operator at least once; ``big`` is big enough to be split between threads.
+
+    Beside a 16-bit ``dtype``, biases, statistics and what an optimizer keeps are float32.
+    """
     draw = Random(0)
 
     def normal(*shape):
         return draw.normal(shape, dtype)
 
+    def exact(*shape):
+        return draw.normal(shape, wide(dtype))
+
     return [
-        *conv_calls(normal, big),
+        *conv_calls(normal, exact, big),
         *pool_calls(normal, big),
         *elementwise_calls(normal, big),
-        *dense_calls(normal, big),
-        *batch_norm_calls(normal, big),
+        *dense_calls(normal, exact, big),
+        *batch_norm_calls(normal, exact, big),
         *loss_calls(normal, draw, big),
-        *step_calls(normal, big),
+        *step_calls(normal, exact, big),
     ]
 
 
-def conv_calls(normal, big):
+def conv_calls(normal, exact, big):
     n, size = (5, 24) if big else (2, 5)
     kinds = {
         "": ((n, size, size, 16), (24, 3, 3, 16), {"padding": 1}),
@@ -104,7 +110,7 @@ def conv_calls(normal, big):
         "dilated": ((n, size, size, 8), (8, 3, 3, 8), {"padding": 2, "dilation": 2}),
     }
     for note, (x_shape, w_shape, o) in kinds.items():
-        x, w, b = normal(*x_shape), normal(*w_shape), normal(w_shape[0])
+        x, w, b = normal(*x_shape), normal(*w_shape), exact(w_shape[0])
         dy = normal(*reference.conv2d_fwd(x, w, **o).shape)
         yield Call("conv2d_fwd", (x, w, b), o, note)
         yield Call("conv2d_dgrad", (dy, w, x_shape), o, note)
@@ -116,7 +122,7 @@ def conv_calls(normal, big):
             yield Call("conv2d_relu_max_pool2d_bwd", (dy, argmax, x, w), o, note)
     yield Call("conv2d_bgrad", (normal(n, size, size, 19),))
 
-    x, w, b = normal(n, size, size, 16), normal(16, 4, 4, 12), normal(12)
+    x, w, b = normal(n, size, size, 16), normal(16, 4, 4, 12), exact(12)
     o = {"stride": 2, "padding": 1}
     dy = normal(n, 2 * size, 2 * size, 12)
     yield Call("conv_transpose2d_fwd", (x, w, b), o)
@@ -153,9 +159,9 @@ def elementwise_calls(normal, big):
     yield Call("softmax_bwd", (dy, y), in_place=(0,))
 
 
-def dense_calls(normal, big):
+def dense_calls(normal, exact, big):
     n, c, k = (67, 1030, 259) if big else (3, 5, 7)
-    x, w, b, dy = normal(n, c), normal(k, c), normal(k), normal(n, k)
+    x, w, b, dy = normal(n, c), normal(k, c), exact(k), normal(n, k)
     yield Call("linear_fwd", (x, w, b))
     yield Call("linear_fwd", (x[:1], w, b), note="one_row")
     yield Call("linear_dgrad", (dy, w))
@@ -163,11 +169,11 @@ def dense_calls(normal, big):
     yield Call("linear_bgrad", (dy,))
 
 
-def batch_norm_calls(normal, big):
+def batch_norm_calls(normal, exact, big):
     c = 19
     shape = (9, 40, 40, c) if big else (2, 3, 4, c)
-    x, dy, gamma, beta, mean = normal(*shape), normal(*shape), normal(c), normal(c), normal(c)
-    var = normal(c) ** 2 + gamma.dtype.type(0.5)
+    x, dy, gamma, beta, mean = normal(*shape), normal(*shape), exact(c), exact(c), exact(c)
+    var = exact(c) ** 2 + gamma.dtype.type(0.5)
     for training in (True, False):
         note = "training" if training else "evaluation"
         o = {"training": training}
@@ -192,10 +198,10 @@ def loss_calls(normal, draw, big):
     yield Call("mse_bwd", (y, t))
 
 
-def step_calls(normal, big):
+def step_calls(normal, exact, big):
     shapes = [(64, 3, 3, 32), (64,), (64, 4096), (1,)] if big else [(3, 4), (5,), (1,)]
-    params, grads, m = ([normal(*s) for s in shapes] for _ in range(3))
-    v = [normal(*s) ** 2 for s in shapes]
+    params, grads, m = ([f(*s) for s in shapes] for f in (exact, normal, exact))
+    v = [exact(*s) ** 2 for s in shapes]
     o = {"lr": 0.1, "weight_decay": 0.01}
     yield Call("sgd_step", (params, grads, m), {**o, "momentum": 0.9, "nesterov": True})
     yield Call("adam_step", (params, grads, m, v, 3), {**o, "betas": (0.9, 0.999), "eps": 1e-8})

@@ -3,17 +3,18 @@
 - "cpu": the CPU's kernels.
 - "simt": CUDA's kernels on the emulator of csrc/simt, which checks every access to memory.
 - "cuda": CUDA's kernels on a GPU, where there is one.
+- "copied": the CPU's kernels on copies of the arrays: a rehearsal of "cuda" without a GPU.
 """
 
 from __future__ import annotations
 
 import os
 
-import ml_dtypes
 import numpy as np
 
 import simt_module
 import stapes.ops
+from numerics import bfloat16
 
 # Arguments, by position, that an operator updates in place.
 UPDATED = {"batch_norm2d_fwd": (3, 4), "sgd_step": (0, 2), "adam_step": (0, 2, 3)}
@@ -62,31 +63,20 @@ class Cpu:
     def function(self, op):
         return getattr(stapes.ops, op)
 
-    def put(self, x):
-        return x
-
-    def get(self, x):
-        return x
-
     def __getattr__(self, op):
         function = self.function(op)
 
         def call(*args, **kwargs):
             before = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
-            result = self._plain(function, args, kwargs)
+            result = self._plain(op, function, args, kwargs)
             if op not in NOT_WATCHED and "out" not in kwargs:
                 self._watched(op, function, before, args, kwargs, result)
             return result
 
         return call
 
-    def _moved(self, values):
-        return [self.put(v) if isinstance(v, np.ndarray) else v for v in values]
-
-    def _plain(self, function, args, kwargs):
-        kwargs = dict(zip(kwargs, self._moved(kwargs.values()), strict=True))
-        result = function(*self._moved(args), **kwargs)
-        return tuple(map(self.get, result)) if isinstance(result, tuple) else self.get(result)
+    def _plain(self, op, function, args, kwargs):
+        return function(*args, **kwargs)
 
     def _watched(self, op, function, args, after, kwargs, expected):
         """Call again with ``args``; ``after`` is what they were after the first call."""
@@ -122,7 +112,7 @@ class Simt(Cpu):
     """stapes.ops over the emulator's module: NumPy arrays count as arrays of a CUDA device."""
 
     name = "simt"
-    dtypes = (np.float32, np.float16, ml_dtypes.bfloat16)
+    dtypes = tuple(t for t in (np.float32, np.float16, bfloat16) if t is not None)
     fast = False
 
     def function(self, op):
@@ -135,11 +125,59 @@ class Simt(Cpu):
         return on_emulator
 
 
-class Cuda(Cpu):
+class Copied(Cpu):
+    """Where arrays must be moved to: NumPy's here, CuPy's in `Cuda`.
+
+    What a call updates, and what is given as ``out``, is copied back and returned as it was given.
+    """
+
+    name = "copied"
+
+    def put(self, x):
+        return np.array(x, order="K")
+
+    def get(self, x):
+        return np.array(x)
+
+    def _plain(self, op, function, args, kwargs):
+        there = {}  # by id: one array stays one array, as where out is an input
+        here = {}
+
+        def moved(v):
+            if isinstance(v, list | tuple):
+                return type(v)(map(moved, v))
+            if not isinstance(v, np.ndarray):
+                return v
+            if id(v) not in there:
+                there[id(v)] = self.put(v)
+                here[id(there[id(v)])] = v
+            return there[id(v)]
+
+        def back(y):
+            if isinstance(y, list | tuple):
+                return tuple(map(back, y))
+            if id(y) not in here:
+                return y if y is None else self.get(y)
+            here[id(y)][...] = self.get(y)
+            return here[id(y)]
+
+        result = function(*map(moved, args), **{k: moved(v) for k, v in kwargs.items()})
+        for i in UPDATED.get(op, ()):
+            if i < len(args) and not _read_only(args[i]):
+                back(moved(args[i]))
+        back(moved(kwargs.get("copies")))
+        return back(result)
+
+    def _watched(self, *call):
+        """Nothing: what lies around an array on a GPU is compute-sanitizer's to watch."""
+
+
+class Cuda(Copied):
     """stapes.ops on CuPy arrays."""
 
     name = "cuda"
     dtypes = Simt.dtypes
+    fast = False
 
     def put(self, x):
         import cupy
@@ -147,11 +185,12 @@ class Cuda(Cpu):
         return cupy.asarray(x)
 
     def get(self, x):
-        return None if x is None else x.get()
-
-    def _watched(self, *call):
-        """Nothing: what lies around an array on a GPU is compute-sanitizer's to watch."""
+        return x.get()
 
 
-_KINDS: dict[str, type[Cpu]] = {"cpu": Cpu, "simt": Simt, "cuda": Cuda}
+def _read_only(v):
+    return isinstance(v, np.ndarray) and not v.flags.writeable
+
+
+_KINDS = {kind.name: kind for kind in (Cpu, Simt, Cuda, Copied)}
 DEVICES = [_KINDS[name] for name in os.environ.get("STAPES_TEST_DEVICES", "cpu").split(",")]
