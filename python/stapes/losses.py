@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from stapes import ops
-from stapes.device import Array, as_input
+from stapes.device import Array, as_input, device_of, to_device, wide_dtype
 from stapes.ops._args import integer, number
 
 
@@ -39,6 +39,7 @@ class CrossEntropyLoss:
                     f" {weight.shape}"
                 )
         self.weight = weight
+        self._kept: tuple[Array, str, np.dtype[Any], Array] | None = None  # see _weight_beside
         self.label_smoothing = number("CrossEntropyLoss", "label_smoothing", label_smoothing)
         self.ignore_index = integer("CrossEntropyLoss", "ignore_index", ignore_index)
         if not 0 <= self.label_smoothing <= 1:
@@ -70,17 +71,25 @@ class CrossEntropyLoss:
             If a dtype is not one of these.
         """
         output = as_input("CrossEntropyLoss", "output", output)
-        weight = self.weight
-        if weight is not None:
-            weight = weight.astype(np.float64 if output.dtype == np.float64 else np.float32)
         loss, saved = ops.cross_entropy_fwd(
             output,
             target,
-            weight=weight,
+            weight=self._weight_beside(output),
             label_smoothing=self.label_smoothing,
             ignore_index=self.ignore_index,
         )
         return loss, ops.cross_entropy_bwd(saved)
+
+    def _weight_beside(self, output: Array) -> Array | None:
+        """Return the weight on the output's device and in the dtype it is computed with."""
+        if self.weight is None:
+            return None
+        device, dtype = device_of(output), wide_dtype(output)
+        kept = self._kept
+        if kept is None or kept[0] is not self.weight or kept[1:3] != (device, dtype):
+            kept = self.weight, device, dtype, to_device(self.weight, device).astype(dtype)
+            self._kept = kept
+        return kept[3]
 
 
 class MSELoss:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stapes._tensor_file import ModelError, read_tensors, write_tensors
+from stapes.device import to_device
 
 if TYPE_CHECKING:
     from stapes.nn import Sequential
@@ -35,7 +36,8 @@ def save(model: KerasVerbs, path: str | os.PathLike[str]) -> None:
         "classes": None if model.classes is None else list(model.classes),
         "clip_seconds": model.clip_seconds,
     }
-    write_tensors(path, model.state_dict(), metadata, kind=KIND, version=VERSION)
+    tensors = {name: to_device(value, "cpu") for name, value in model.state_dict().items()}
+    write_tensors(path, tensors, metadata, kind=KIND, version=VERSION)
 
 
 def load(path: str | os.PathLike[str]) -> Sequential:

@@ -86,7 +86,24 @@ class Optimizer:
         ValueError
             If the parameters are others than before.
         """
-        parameters = list(parameters)
+        self._update(list(parameters), self.lr, self.steps + 1)
+        for p in parameters:
+            p._stale = True
+        self.steps += 1
+
+    def _update(
+        self, parameters: list[Parameter], lr: float | Array, step: int | Array, **device: Any
+    ) -> None:
+        """Do a step's arithmetic.
+
+        Parameters
+        ----------
+        parameters : list of Parameter
+        lr, step
+            Numbers, or arrays of one element on the parameters' device.
+        **device
+            ``copies``, ``grad_scale`` and ``found_inf``: see `stapes.ops.adam_step`.
+        """
         for p in parameters:
             if p.grad is None:
                 raise RuntimeError(
@@ -94,22 +111,36 @@ class Optimizer:
                 )
         if parameters:
             self._apply(
-                [p.data for p in parameters],
+                [p._data for p in parameters],
                 [p.grad for p in parameters],
                 self._kept(parameters),
+                lr,
+                step,
+                device,
             )
-        self.steps += 1
 
-    def _apply(self, params: list[Array], grads: list[Array], kept: list[dict[str, Array]]) -> None:
+    def _apply(
+        self,
+        params: list[Array],
+        grads: list[Array],
+        kept: list[dict[str, Array]],
+        lr: float | Array,
+        step: int | Array,
+        device: Mapping[str, Any],
+    ) -> None:
         """Change ``params`` and what is ``kept`` for each, in place."""
         raise NotImplementedError
+
+    def _arrays(self) -> list[Array]:
+        """Return the arrays kept for all parameters."""
+        return [array for kept in self._state.values() for array in kept.values()]
 
     def _kept(self, parameters: list[Parameter]) -> list[dict[str, Array]]:
         """Return the arrays kept for each parameter: zeros at the first step."""
         keys = _keys(parameters)
         if not self._state:
             self._state = {
-                k: {s: array_module(p.data).zeros_like(p.data) for s in self._slots}
+                k: {s: array_module(p._data).zeros_like(p._data) for s in self._slots}
                 for k, p in zip(keys, parameters, strict=True)
             }
         if set(keys) != set(self._state):
@@ -127,8 +158,8 @@ class Optimizer:
                     f"{type(self).__name__}.step: {slot} of {p.name} has shape {array.shape}, the"
                     f" parameter {p.shape}"
                 )
-            if array.dtype != p.dtype or is_cupy(array) != is_cupy(p.data):
-                kept[slot] = to_device(array, device_of(p.data)).astype(p.dtype)
+            if array.dtype != p.dtype or is_cupy(array) != is_cupy(p._data):
+                kept[slot] = to_device(array, device_of(p._data)).astype(p.dtype)
         return kept
 
     # State.
@@ -251,15 +282,24 @@ class SGD(Optimizer):
     def _slots(self) -> tuple[str, ...]:
         return ("velocity",) if self.momentum else ()
 
-    def _apply(self, params: list[Array], grads: list[Array], kept: list[dict[str, Array]]) -> None:
+    def _apply(
+        self,
+        params: list[Array],
+        grads: list[Array],
+        kept: list[dict[str, Array]],
+        lr: float | Array,
+        step: int | Array,
+        device: Mapping[str, Any],
+    ) -> None:
         ops.sgd_step(
             params,
             grads,
             [k["velocity"] for k in kept] if self.momentum else None,
-            lr=self.lr,
+            lr=lr,
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
+            **device,
         )
 
 
@@ -298,18 +338,27 @@ class Adam(Optimizer):
     def _slots(self) -> tuple[str, ...]:
         return "m", "v"
 
-    def _apply(self, params: list[Array], grads: list[Array], kept: list[dict[str, Array]]) -> None:
+    def _apply(
+        self,
+        params: list[Array],
+        grads: list[Array],
+        kept: list[dict[str, Array]],
+        lr: float | Array,
+        step: int | Array,
+        device: Mapping[str, Any],
+    ) -> None:
         ops.adam_step(
             params,
             grads,
             [k["m"] for k in kept],
             [k["v"] for k in kept],
-            self.steps + 1,
-            lr=self.lr,
+            step,
+            lr=lr,
             betas=self.betas,
             eps=self.eps,
             weight_decay=self.weight_decay,
             decoupled=self._decoupled,
+            **device,
         )
 
 

@@ -44,6 +44,7 @@ class Precision(StrEnum):
 
     fp32 = "fp32"
     fp64 = "fp64"
+    fp32_split = "fp32_split"
     tf32 = "tf32"
     bf16 = "bf16"
     fp16 = "fp16"

@@ -103,7 +103,8 @@ def train(
     precision: Annotated[
         Precision | None,
         typer.Option(
-            help="fp64 on the CPU only; tf32, bf16 and fp16 on CUDA only.", show_default="fp32"
+            help="fp64 on the CPU only; fp32_split, tf32, bf16 and fp16 on CUDA only.",
+            show_default="fp32",
         ),
     ] = None,
     out: Annotated[

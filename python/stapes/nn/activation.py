@@ -75,6 +75,7 @@ class Dropout(Layer):
         super().__init__(seed=seed)
         self.p = fraction("Dropout", "p", p)
         self.offset = 0
+        self._device_offset: Array | None = None  # where a captured step's kernels read it
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
@@ -99,7 +100,7 @@ class Dropout(Layer):
         x = self._input(x)
         if not self.training:
             return x
-        key, offset = self.key, self.offset
+        key, offset = self.key, self.offset if self._device_offset is None else self._device_offset
         y = self._run("y", ops.dropout_fwd, x, self.p, seed=key, offset=offset)
         self.offset += -(-x.size // 4)
         self._keep(key, offset)

@@ -116,6 +116,7 @@ class Conv2d(_Conv):
             "padding": self.padding,
             "dilation": self.dilation,
             "groups": self.groups,
+            "precision": self._precision,
         }
 
     def forward(self, x: Array) -> Array:
@@ -124,7 +125,7 @@ class Conv2d(_Conv):
     def _forward(self, x: Array, activation: str | None = None) -> Array:
         """As `forward`; ``activation="relu"`` is computed in the same pass."""
         x = self._input(x)
-        w, b = self.weight.data, self._bias_data()
+        w, b = self.weight.like(x), self._bias_data()
         y = self._run("y", ops.conv2d_fwd, x, w, b, **self._window(), activation=activation)
         self._keep(x)
         return y
@@ -137,7 +138,7 @@ class Conv2d(_Conv):
             ops.conv2d_bgrad(dy, out=self.bias.gradient())
         if not need_dx:
             return None
-        return self._run("dx", ops.conv2d_dgrad, dy, w.data, x.shape, **self._window())
+        return self._run("dx", ops.conv2d_dgrad, dy, w.like(dy), x.shape, **self._window())
 
 
 class Conv1d(Conv2d):
@@ -278,11 +279,12 @@ class ConvTranspose2d(_Conv):
             "stride": self.stride,
             "padding": self.padding,
             "output_padding": self.output_padding,
+            "precision": self._precision,
         }
 
     def forward(self, x: Array) -> Array:
         x = self._input(x)
-        w, b = self.weight.data, self._bias_data()
+        w, b = self.weight.like(x), self._bias_data()
         y = self._run("y", ops.conv_transpose2d_fwd, x, w, b, **self._window())
         self._keep(x)
         return y
@@ -295,4 +297,6 @@ class ConvTranspose2d(_Conv):
             ops.conv2d_bgrad(dy, out=self.bias.gradient())
         if not need_dx:
             return None
-        return self._run("dx", ops.conv_transpose2d_dgrad, dy, w.data, x.shape, **self._window())
+        return self._run(
+            "dx", ops.conv_transpose2d_dgrad, dy, w.like(dy), x.shape, **self._window()
+        )

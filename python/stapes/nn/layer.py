@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from stapes.device import Array, array_module, as_input, to_device
+from stapes.device import Array, as_input, device_of, to_device
 from stapes.nn._args import freeze, thaw
 from stapes.nn.parameter import WEIGHT_DTYPES, Parameter
 
@@ -195,7 +195,7 @@ class Layer:
     def state_dict(self) -> dict[str, Array]:
         """Return copies of all weights and buffers by their names within this layer."""
         return {
-            name: (t.data if isinstance(t, Parameter) else t).copy()
+            name: (t._data if isinstance(t, Parameter) else t).copy()
             for name, t in self._tensors().items()
         }
 
@@ -220,8 +220,10 @@ class Layer:
             raise ValueError(f"{self._label()}: load_state_dict: " + "; ".join(problems))
         for name, value in arrays.items():
             target = targets[name]
-            data = target.data if isinstance(target, Parameter) else target
-            data[...] = array_module(data).asarray(value, dtype=data.dtype)
+            if isinstance(target, Parameter):
+                target.assign(value)
+            else:
+                target[...] = to_device(value, device_of(target))
 
     def random_state(self) -> dict[str, int]:
         """Return what a checkpoint keeps of the random numbers drawn so far (dropout's offsets)."""
@@ -286,14 +288,14 @@ class Layer:
         RuntimeError
             If CuPy or the device is missing.
         """
-        to_device(np.empty(0, self.dtype), device)  # fails before anything is moved
-        self.device = device
+        probe = to_device(np.empty(0, self.dtype), device)  # fails before anything is moved
+        self.device = device_of(probe)
         return self._convert(lambda a: to_device(a, device))
 
     def _convert(self, change: Any) -> Self:
         self.release()
         for p in self._parameters.values():
-            p.replace(change(p.data))
+            p.replace(change(p._data))
         for name, buffer in self._buffers.items():
             self._buffers[name] = change(buffer)
         return self

@@ -18,6 +18,7 @@ class _Weighted(Layer):
     """A layer with ``weight`` and, where it was asked for, ``bias``."""
 
     _use_bias = True
+    _precision = "fp32"  # how float32 numbers are multiplied on CUDA: see stapes.ops.conv
 
     @property
     def weight(self) -> Parameter:
@@ -32,7 +33,7 @@ class _Weighted(Layer):
         return self._parameters.get("bias")
 
     def _bias_data(self) -> Array | None:
-        return self._parameters["bias"].data if self._use_bias else None
+        return self._parameters["bias"]._data if self._use_bias else None
 
     def _argument(self, name: str) -> Any:
         return self._use_bias if name == "bias" else super()._argument(name)
@@ -93,17 +94,21 @@ class Linear(_Weighted):
     def _forward(self, x: Array, activation: str | None = None) -> Array:
         """As `forward`; ``activation="relu"`` is computed in the same pass."""
         x = self._input(x)
-        w, b = self.weight.data, self._bias_data()
-        y = self._run("y", ops.linear_fwd, x, w, b, activation=activation)
+        w, b = self.weight.like(x), self._bias_data()
+        precision = self._precision
+        y = self._run("y", ops.linear_fwd, x, w, b, activation=activation, precision=precision)
         self._keep(x)
         return y
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         (x,) = self._kept()
-        ops.linear_wgrad(dy, x, out=self.weight.gradient())
+        w, precision = self.weight, self._precision
+        ops.linear_wgrad(dy, x, precision=precision, out=w.gradient())
         if self.bias is not None:
             ops.linear_bgrad(dy, out=self.bias.gradient())
-        return self._run("dx", ops.linear_dgrad, dy, self.weight.data) if need_dx else None
+        if not need_dx:
+            return None
+        return self._run("dx", ops.linear_dgrad, dy, w.like(dy), precision=precision)
 
 
 class Flatten(Layer):

@@ -90,8 +90,8 @@ class BatchNorm2d(Layer):
             "y",
             ops.batch_norm2d_fwd,
             x,
-            self.weight.data,
-            self.bias.data,
+            self.weight._data,
+            self.bias._data,
             self.running_mean,
             self.running_var,
             training=self.training,
@@ -104,5 +104,5 @@ class BatchNorm2d(Layer):
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         x, mean, rstd = self._kept()
         out = (self._slot("dx"), self.weight.gradient(), self.bias.gradient())
-        dx, _, _ = ops.batch_norm2d_bwd(dy, x, self.weight.data, mean, rstd, out=out)
+        dx, _, _ = ops.batch_norm2d_bwd(dy, x, self.weight._data, mean, rstd, out=out)
         return self._put("dx", dx) if need_dx else None

@@ -154,7 +154,9 @@ class TimePool(Layer):
             largest, argmax = self._run("max", ops.max_pool2d_fwd, x, kernel)
             y.append(largest)
         self._keep(argmax, x.shape)
-        return y[0] if len(y) == 1 else array_module(x).concatenate(y, axis=-1)
+        if len(y) == 1:
+            return y[0]
+        return self._run("y", array_module(x).concatenate, y, axis=-1)
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         argmax, shape = self._kept()

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stapes.device import is_cupy
+from stapes.device import is_cupy, to_device
 from stapes.train.metrics import IGNORED
 
 Batch = tuple[Any, Any]
@@ -49,13 +48,19 @@ class Arrays:
         """Give (x, y); the order is one permutation drawn from the seed."""
         n = len(self)
         order = np.random.default_rng(seed).permutation(n) if shuffle else None
+        x_order = order if order is None or not is_cupy(self.x) else to_device(order, "cuda")
         for begin in range(start * batch_size, n, batch_size):
-            rows = slice(begin, begin + batch_size) if order is None else order[begin:][:batch_size]
-            yield self.x[rows], None if self.y is None else self.y[rows]
+            rows = slice(begin, begin + batch_size)
+            x = self.x[rows if x_order is None else x_order[rows]]
+            y = None if self.y is None else self.y[rows if order is None else order[rows]]
+            yield x, y
 
 
 class Targets:
     """What a model's targets must look like, from its loss and its output.
+
+    Values are checked on the host only: on a device that would have to be waited for, and there
+    a wrong class id makes the loss NaN.
 
     Parameters
     ----------
@@ -119,12 +124,13 @@ class Targets:
             )
         if y.dtype.kind == "f":
             raise TypeError(f"y must be integers where it is class ids {y.shape}, got {y.dtype}")
-        wrong = ((y < 0) | (y >= classes)) & (y != self.ignored)
-        if wrong.any():
-            at = int(wrong.argmax())
-            raise ValueError(
-                f"y must be class ids from 0 to {classes - 1}, got {int(y[at])} at sample {at}"
-            )
+        if not is_cupy(y):
+            wrong = ((y < 0) | (y >= classes)) & (y != self.ignored)
+            if wrong.any():
+                at = int(wrong.argmax())
+                raise ValueError(
+                    f"y must be class ids from 0 to {classes - 1}, got {int(y[at])} at sample {at}"
+                )
         return y if y.dtype in (np.int32, np.int64) else y.astype(np.int64)
 
     def _probabilities(self, y: Any) -> Any:
@@ -223,7 +229,9 @@ def labels_digest(source: Source) -> str:
     return digest.hexdigest()
 
 
-def _finite(y: NDArray[Any]) -> NDArray[Any]:
+def _finite(y: Any) -> Any:
+    if is_cupy(y):
+        return y
     bad = ~np.isfinite(y.reshape(len(y), -1)).all(axis=1)
     if bad.any():
         raise ValueError(f"y must be finite, got NaN or infinity at sample {int(bad.argmax())}")

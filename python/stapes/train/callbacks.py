@@ -291,5 +291,5 @@ class CSVLogger(Callback):
 
 def grad_norm(model: Any) -> float:
     """Return the Euclidean norm of all gradients together, computed in float64."""
-    squares = [np.square(p.grad, dtype=np.float64).sum() for p in model.parameters()]
+    squares = [float(np.square(p.grad, dtype=np.float64).sum()) for p in model.parameters()]
     return math.sqrt(math.fsum(squares))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stapes._tensor_file import ModelError, read_tensors, write_tensors
+from stapes.device import is_cupy, to_device
 from stapes.train.callbacks import Best, Callback, Logs, Mode
 
 if TYPE_CHECKING:
@@ -127,8 +128,8 @@ def pack(value: Any, tensors: dict[str, NDArray[Any]], name: str = "") -> Any:
         return {str(k): pack(v, tensors, f"{name}/{k}".lstrip("/")) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [pack(v, tensors, f"{name}/{i}".lstrip("/")) for i, v in enumerate(value)]
-    if isinstance(value, np.ndarray):
-        tensors[name] = value
+    if isinstance(value, np.ndarray) or is_cupy(value):
+        tensors[name] = to_device(value, "cpu")
         return {_ARRAY: name}
     return value.item() if isinstance(value, np.generic) else value
 

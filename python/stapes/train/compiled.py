@@ -11,8 +11,11 @@ import numpy as np
 from stapes.device import cuda_reason
 from stapes.losses import CrossEntropyLoss, MSELoss
 from stapes.nn.chain import _Chain
+from stapes.nn.linear import _Weighted
 from stapes.train import metrics as _metrics
+from stapes.train.device_step import DeviceStep
 from stapes.train.plan import Plan
+from stapes.train.runtime import Runtime
 
 if TYPE_CHECKING:
     from stapes.optim import Optimizer
@@ -26,11 +29,9 @@ _LOSSES: dict[str, Callable[[], Any]] = {
     "sparse_categorical_crossentropy": CrossEntropyLoss,
     "mse": MSELoss,
 }
-_CPU_DTYPES: dict[str, np.dtype[Any]] = {
-    "fp32": np.dtype(np.float32),
-    "fp64": np.dtype(np.float64),
-}
-_CUDA_ONLY = ("tf32", "bf16", "fp16")
+_ON_CPU = ("fp32", "fp64")
+_ON_CUDA = ("fp32", "fp32_split", "tf32", "bf16", "fp16")
+_PRECISIONS = tuple(dict.fromkeys((*_ON_CPU, *_ON_CUDA)))
 
 
 @dataclass
@@ -41,6 +42,10 @@ class Compiled:
     ----------
     targets : str
         What the loss takes; see `stapes.train.batches.Targets`.
+    device : str
+        Where the network is, as `stapes.nn.Layer.to` names it.
+    runtime : Runtime or None
+        None: the CPU's own path, whose step is in `stapes.train.engine`.
     """
 
     optimizer: Optimizer
@@ -50,6 +55,9 @@ class Compiled:
     precision: str
     dtype: np.dtype[Any]
     plan: Plan
+    device: str
+    runtime: Runtime | None
+    step: DeviceStep | None
 
     def new_metrics(self) -> list[_metrics.Metric]:
         """Return the metrics, with no samples seen."""
@@ -59,6 +67,11 @@ class Compiled:
     def entropy(self) -> bool:
         """Whether the loss is a cross-entropy, so that outputs are logits until `predict`."""
         return "entropy" in self.targets
+
+    @property
+    def late(self) -> int:
+        """Steps whose numbers may be on their way while the next one is prepared."""
+        return 0 if self.runtime is None else self.runtime.late
 
     @property
     def ignored(self) -> int:
@@ -71,11 +84,11 @@ def compile_model(
     optimizer: str | Optimizer,
     loss: LossLike,
     metrics: Iterable[MetricLike] | None,
-    device: str,
+    device: str | Runtime,
     precision: str,
     fuse: bool,
 ) -> Compiled:
-    """Check the arguments, convert the weights to the precision, and plan.
+    """Check the arguments, bring the weights to the device and the precision, and plan.
 
     Raises
     ------
@@ -84,8 +97,9 @@ def compile_model(
     TypeError
         For an argument of another type.
     """
-    _check_device(device)
-    dtype = _dtype(precision)
+    runtime = _runtime(device, precision)
+    dtype = np.dtype(np.float64 if precision == "fp64" else np.float32)
+    rounded = _rounded(precision)
     chosen = _optimizer(optimizer)
     function, targets = _loss(loss)
     entropy = "entropy" in targets
@@ -93,31 +107,62 @@ def compile_model(
         raise TypeError(f"compile: metrics must be a list, got {metrics!r}")
     named = (("accuracy",) if entropy else ()) if metrics is None else tuple(metrics)
     _metrics.create(named)
-    plan = Plan(model, fuse=fuse, probabilities=entropy)
+    plan = Plan(model, fuse=fuse, probabilities=entropy, rounded=rounded)
     if not plan.stages:
         raise ValueError("compile: the network has no layers that compute anything")
     if any(layer.dtype != dtype for layer in plan.layers):
         model.astype(dtype)
-    return Compiled(chosen, function, targets, named, precision, dtype, plan)
+    place = "cpu" if runtime is None else runtime.device
+    if any(layer.device != place for layer in (model, *plan.layers)):
+        model.to(place)
+    for layer in plan.layers:
+        if isinstance(layer, _Weighted):
+            layer._precision = precision if precision in ("fp32_split", "tf32") else "fp32"
+    step = None
+    if runtime is not None:
+        step = DeviceStep(
+            plan, function, chosen, runtime, dtype,
+            outputs=bool(named), scaled=precision == "fp16",
+        )  # fmt: skip
+    return Compiled(chosen, function, targets, named, precision, dtype, plan, place, runtime, step)
 
 
-def _check_device(device: str) -> None:
-    if device in ("auto", "cpu"):
-        return
-    if device.partition(":")[0] != "cuda":
-        raise ValueError(f'compile: device must be "auto", "cpu" or "cuda", got {device!r}')
-    reason = cuda_reason()
-    if reason is not None:
-        raise ValueError(f"compile: device {device!r} cannot be used: {reason}")
-
-
-def _dtype(precision: str) -> np.dtype[Any]:
-    if precision in _CUDA_ONLY:
-        raise ValueError(f"compile: precision {precision!r} needs CUDA: {cuda_reason()}")
-    if precision not in _CPU_DTYPES:
-        known = ", ".join((*_CPU_DTYPES, *_CUDA_ONLY))
+def _runtime(device: str | Runtime, precision: str) -> Runtime | None:
+    if precision not in _PRECISIONS:
+        known = ", ".join(_PRECISIONS)
         raise ValueError(f"compile: precision must be one of {known}, got {precision!r}")
-    return _CPU_DTYPES[precision]
+    runtime = _chosen(device, precision)
+    if runtime is None:
+        if precision not in _ON_CPU:
+            reason = cuda_reason() or 'the device is "cpu"'
+            raise ValueError(f"compile: precision {precision!r} needs CUDA: {reason}")
+    elif precision not in runtime.precisions:
+        raise ValueError(
+            f"compile: precision {precision!r} is not to be had on {runtime.device}: there are"
+            f" {', '.join(runtime.precisions)}{runtime.why_not(precision)}"
+        )
+    return runtime
+
+
+def _chosen(device: str | Runtime, precision: str) -> Runtime | None:
+    if isinstance(device, Runtime):
+        return device
+    kind = device.partition(":")[0] if isinstance(device, str) else None
+    if device == "cpu" or (device == "auto" and (precision == "fp64" or cuda_reason())):
+        return None
+    if device != "auto" and kind != "cuda":
+        raise ValueError(f'compile: device must be "auto", "cpu" or "cuda", got {device!r}')
+    from stapes.train.cuda import CudaRuntime
+
+    return CudaRuntime("cuda" if device == "auto" else device)
+
+
+def _rounded(precision: str) -> np.dtype[Any] | None:
+    if precision == "bf16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
+    return np.dtype(np.float16) if precision == "fp16" else None
 
 
 def _optimizer(optimizer: str | Optimizer) -> Optimizer:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stapes import ops
-from stapes.device import Array
+from stapes.device import Array, is_cupy, to_device
 from stapes.nn.chain import _Chain
 from stapes.nn.layer import Layer, Shape
 from stapes.train import metrics as _metrics
 from stapes.train.batches import Source, Targets, as_source, check_alike, unaugmented
 from stapes.train.compiled import Compiled
 from stapes.train.errors import DivergedError, first_not_finite
+from stapes.train.pending import Pending
 from stapes.train.plan import Plan
+from stapes.train.runtime import Runtime
 
 if TYPE_CHECKING:
     from stapes.optim import Optimizer
@@ -30,6 +33,7 @@ class Engine(_Chain):
     clip_seconds: float | None = None
     _compiled: Compiled | None = None
     _inference: Plan | None = None
+    _inference_runtime: Runtime | None = None
     _probabilities: bool = False  # outputs are logits until predict
 
     @property
@@ -43,13 +47,32 @@ class Engine(_Chain):
             raise RuntimeError("the network is not compiled: call compile() first")
         if not compiled.plan.is_current():
             raise RuntimeError("layers were added or removed after compile(): call compile() again")
-        if any(layer.dtype != compiled.dtype for layer in compiled.plan.layers):
-            raise RuntimeError("the dtype was changed after compile(): call compile() again")
+        if self.device != compiled.device:
+            raise RuntimeError("the device was changed after compile(): call compile() again")
+        dtype = compiled.dtype
         for layer in compiled.plan.layers:
+            if layer.dtype != dtype:
+                raise RuntimeError("the dtype was changed after compile(): call compile() again")
             for p in layer._parameters.values():
-                if p.dtype != compiled.dtype:  # assigned in another one after compile
-                    p.replace(p.data.astype(compiled.dtype))
+                if p._data.dtype != dtype:  # assigned in another one after compile
+                    p.replace(p._data.astype(dtype))
         return compiled
+
+    def _runtime(self) -> Runtime | None:
+        """Return the device that was compiled for, or the one that the weights are on."""
+        if self._compiled is not None:
+            return self._compiled.runtime
+        if self.device == "cpu":
+            return None
+        if self._inference_runtime is None or self._inference_runtime.device != self.device:
+            from stapes.train.cuda import CudaRuntime
+
+            self._inference_runtime = CudaRuntime(self.device)
+        return self._inference_runtime
+
+    def _scope(self) -> AbstractContextManager[None]:
+        runtime = self._runtime()
+        return nullcontext() if runtime is None else runtime.scope()
 
     def _plan(self) -> Plan:
         """Return the compiled plan, or one for inference of a network that is not compiled."""
@@ -62,17 +85,24 @@ class Engine(_Chain):
     def _forward_plan(self, x: Array) -> Array:
         """Run the plan; the result is a buffer's content, to be copied."""
         plan = self._plan()
+        if plan.rounded is not None:
+            self._input(x)
+            plan.refresh()
         with plan.buffers(x.shape):
             return plan.forward(x)
 
     def _finish(self, output: Array) -> Array:
         """Return what `predict` gives, as a new array, from what the plan gives."""
-        return ops.softmax_fwd(output) if self._probabilities else np.array(output)
+        return ops.softmax_fwd(output) if self._probabilities else output.copy()
 
-    def _step(self, x: Array, target: Any, where: str) -> tuple[float, Array, Any]:
-        """Forward, backward, update: the loss, the plan's output and the target for metrics."""
+    def _step(self, x: Any, y: Any, where: str) -> Pending:
+        """Forward, backward, update; on a device they may still be under way afterwards."""
         compiled = self._ready()
-        plan = compiled.plan
+        target = self._targets(x.shape[1:])(y, len(x))
+        if compiled.step is not None:
+            pending: Pending = compiled.step.launch(x, target, where)
+            return pending
+        x, plan = self._batch(x), compiled.plan
         with plan.buffers(x.shape):
             output = plan.forward(x)
             value, grad = compiled.loss(output, target)
@@ -81,7 +111,7 @@ class Engine(_Chain):
                 raise DivergedError(f"{where}: the loss is {loss}; {first_not_finite(self, x)}")
             plan.backward(grad)
         compiled.optimizer.step(self.parameters())
-        return loss, output, self._metric_target(target)
+        return Pending(len(x), loss, output, target)
 
     def _evaluate(
         self,
@@ -92,39 +122,66 @@ class Engine(_Chain):
     ) -> dict[str, float]:
         """Return loss and metrics; with ``where``, a loss that is not finite is an error."""
         compiled = self._ready()
-        loss = _metrics.Mean("loss", lambda output, target: compiled.loss(output, target)[0])
+        loss = _metrics.Mean("loss", lambda output, target: 0.0)
         made = compiled.new_metrics()
-        with self._mode(training=False):
-            for x, y in source.batches(batch_size, shuffle=False, seed=0):
-                check()
-                x = self._batch(x)
-                target = self._targets(x.shape[1:])(y, len(x))
-                output = self._forward_plan(x)
-                loss.update(output, target)
+        waiting: deque[tuple[Any, Pending]] = deque()
+
+        def settle(late: int) -> None:
+            while len(waiting) > late:
+                x, pending = waiting.popleft()
+                pending.wait()
+                loss.add(pending.loss, pending.samples)
                 if where is not None and not np.isfinite(loss.result()):
                     what = f"the validation loss is {loss.result()}"
-                    raise DivergedError(f"{where}: {what}; {first_not_finite(self, x)}")
-                for metric in made:
-                    metric.update(self._metric_output(metric, output), self._metric_target(target))
+                    entering = compiled.plan.entering(self._batch(x))
+                    raise DivergedError(f"{where}: {what}; {first_not_finite(self, entering)}")
+                self._measure(made, pending.output, pending.target)
+
+        with self._scope(), self._mode(training=False):
+            for x, y in source.batches(batch_size, shuffle=False, seed=0):
+                check()
+                waiting.append((x, self._assess(x, y)))
+                settle(compiled.late)
+            settle(0)
         return _metrics.results([loss, *made])
 
-    def _metric_output(self, metric: _metrics.Metric, output: Array) -> Array:
-        """Probabilities only for those that need them: softmax does not change the largest."""
-        return self._finish(output) if isinstance(metric, _metrics.Mean) else output
+    def _assess(self, x: Any, y: Any) -> Pending:
+        """Loss and outputs of a batch; on a device they may come later."""
+        compiled = self._ready()
+        target = self._targets(x.shape[1:])(y, len(x))
+        if compiled.step is not None:
+            return compiled.step.measure(x, target)
+        output = self._forward_plan(self._batch(x))
+        return Pending(len(x), float(compiled.loss(output, target)[0]), output, target)
 
-    def _metric_target(self, target: Any) -> Any:
-        ignored = self._ready().ignored
-        if ignored == _metrics.IGNORED or target.ndim != 1:
-            return target
-        return np.where(target == ignored, _metrics.IGNORED, target)
+    def _measure(self, metrics: list[_metrics.Metric], output: Array, target: Any) -> None:
+        """Add a batch, on the host, to metrics."""
+        compiled = self._compiled
+        if not metrics or compiled is None:
+            return
+        if compiled.ignored != _metrics.IGNORED and target.ndim == 1:
+            target = np.where(target == compiled.ignored, _metrics.IGNORED, target)
+        for metric in metrics:
+            # Probabilities only for those that need them: softmax does not change the largest.
+            exact = isinstance(metric, _metrics.Mean)
+            metric.update(self._finish(output) if exact else output, target)
 
     def _batch(self, x: Any) -> Array:
         """Return a batch as the network takes it: contiguous, in the dtype of the weights."""
         dtype = self.layers[0].dtype if self.layers else self.dtype
+        runtime = self._runtime()
+        if runtime is not None:
+            return runtime.put(x, dtype)
+        if is_cupy(x):
+            raise TypeError(
+                f"x is on cuda:{x.device.id}, the network on the CPU: compile it with"
+                ' device="cuda", or move it there by to("cuda")'
+            )
         return np.ascontiguousarray(x, dtype=dtype)
 
     def _targets(self, sample_shape: Shape) -> Targets:
-        compiled = self._ready()
+        compiled = self._compiled
+        assert compiled is not None, "the verbs begin by _ready"
         key = (tuple(sample_shape), id(compiled))
         if self.__dict__.get("_targets_key") != key:
             shape = self.build(sample_shape)
@@ -138,6 +195,7 @@ class Engine(_Chain):
         source = as_source(x if what == "fit" else unaugmented(x), y, what)
         arrays = getattr(source, "x", None)
         if arrays is not None:
+            y = to_device(y, "cpu") if is_cupy(y) else y
             source.y = self._targets(arrays.shape[1:])(y, len(source))  # type: ignore[attr-defined]
             return source
         first, _ = next(iter(source.batches(1, shuffle=False, seed=0)))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stapes.nn.parameter import Parameter
+
 if TYPE_CHECKING:
     from stapes.nn.chain import _Chain
 
@@ -45,5 +47,5 @@ def check_weights(model: _Chain, where: str) -> None:
         Naming it.
     """
     for name, value in model._tensors().items():
-        if not np.isfinite(value if isinstance(value, np.ndarray) else value.data).all():
+        if not np.isfinite(value._data if isinstance(value, Parameter) else value).all():
             raise DivergedError(f"{where}: {name} has NaN or infinite values")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stapes.train import metrics as _metrics
-from stapes.train.batches import Source, Targets, labels_digest
+from stapes.train.batches import Source, labels_digest
 from stapes.train.callbacks import Callback, History
 from stapes.train.checkpoint import Checkpoint, restore_checkpoint
 from stapes.train.errors import check_weights
 from stapes.train.interrupt import Interrupts
+from stapes.train.pending import LateLogs, Pending
 from stapes.train.progress import Progress
 
 if TYPE_CHECKING:
@@ -51,9 +53,12 @@ class Run:
         self.epoch = self.batch = self.step = 0
         self.loss = _metrics.Mean("loss", lambda output, target: 0.0)
         self.metrics = model._ready().new_metrics()
+        self._late = model._ready().late
         self.history = History()
         self.progress = Progress(epochs, self.steps, show=progress)
         self._within_step = False
+        self._pending: deque[Pending] = deque()
+        self._numbers: dict[str, float] = {}  # the epoch's, up to the last step that is known
 
     def train(self, resume: str | os.PathLike[str] | None) -> History:
         """Run all epochs that are left."""
@@ -82,11 +87,14 @@ class Run:
         batches = self.source.batches(self.batch_size, shuffle=True, seed=seed, start=self.batch)
         for x, y in batches:
             check()
-            loss = self._train_batch(x, y)
-            so_far = _metrics.results(self.metrics)
-            self.progress.update(self.batch, {"loss": self.loss.result(), **so_far})
+            pending = self._train_batch(x, y)
+            self.progress.update(self.batch, self._numbers)
             place = {"epoch": epoch, "batch": self.batch - 1, "step": self.step}
-            self._tell("on_batch_end", **place, loss=loss, **so_far)
+            known = pending.logs
+            late = LateLogs(place, pending, self.settle) if known is None else {**place, **known}
+            for callback in self.callbacks:
+                callback.on_batch_end(self.model, late)
+        self.settle()
         logs = _metrics.results([self.loss, *self.metrics])
         if self.validation is not None:
             where = f"epoch {epoch + 1}, after step {self.step}"
@@ -99,28 +107,44 @@ class Run:
         self._reset()
         self._tell("on_epoch_end", epoch=epoch, **logs)
 
-    def _train_batch(self, x: Any, y: Any) -> float:
+    def _train_batch(self, x: Any, y: Any) -> Pending:
         self._within_step = True
-        x = self.model._batch(x)
-        loss, output, target = self.model._step(x, self.targets(x)(y, len(x)), self.where())
-        self.loss.add(loss, len(x))
-        for metric in self.metrics:
-            metric.update(self.model._metric_output(metric, output), target)
+        pending = self.model._step(x, y, self.where())
+        self._pending.append(pending)
+        while len(self._pending) > self._late:
+            self._settle_next()
         self.batch += 1
         self.step += 1
         self._within_step = False
-        return loss
+        return pending
 
-    def targets(self, x: Any) -> Targets:
-        """Return what a batch's targets must look like."""
-        return self.model._targets(x.shape[1:])
+    def settle(self, until: Pending | None = None) -> None:
+        """Wait for steps that are under way, all or up to one, and count their numbers.
+
+        Raises
+        ------
+        DivergedError
+            If a loss is NaN or infinite.
+        """
+        while self._pending and (until is None or until.logs is None):
+            self._settle_next()
+
+    def _settle_next(self) -> None:
+        pending = self._pending.popleft()
+        pending.wait()
+        self.loss.add(pending.loss, pending.samples)
+        self.model._measure(self.metrics, pending.output, pending.target)
+        so_far = _metrics.results(self.metrics)
+        pending.logs = {"loss": pending.loss, **so_far}
+        self._numbers = {"loss": self.loss.result(), **so_far}
 
     def where(self) -> str:
         """Name the step that runs, counted from 1."""
         return f"epoch {self.epoch + 1}, step {self.step + 1} (batch {self.batch + 1})"
 
     def check_weights(self) -> None:
-        """Raise DivergedError if a weight is not finite."""
+        """Raise DivergedError if a loss so far, or a weight, is not finite."""
+        self.settle()
         check_weights(self.model, f"epoch {self.epoch + 1}, after step {self.step}")
 
     def _reset(self) -> None:
@@ -156,6 +180,8 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
+        self.settle()
+        step = self.model._ready().step
         return {
             "weights": self.model.state_dict(),
             "random": self.model.random_state(),
@@ -167,6 +193,7 @@ class Run:
             "sums": [metric.sums for metric in (self.loss, *self.metrics)],
             "history": {"epochs": self.history.epochs, "history": self.history.history},
             "callbacks": [callback.state_dict() for callback in self.callbacks],
+            **({} if step is None else step.state_dict()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -174,6 +201,9 @@ class Run:
         self.model.load_state_dict(state["weights"])
         self.model.load_random_state(state["random"])
         self.model._ready().optimizer.load_state_dict(state["optimizer"])
+        step = self.model._ready().step
+        if step is not None:
+            step.load_state_dict(state)
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
         self.model.stop_training = state["stopped"]
         for metric, sums in zip((self.loss, *self.metrics), state["sums"], strict=True):

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
+import numpy as np
+
 from stapes import ops
-from stapes.device import Array
+from stapes.device import Array, array_module
 from stapes.nn.activation import ReLU, Softmax
 from stapes.nn.chain import _Chain
 from stapes.nn.conv import Conv2d
@@ -18,7 +21,7 @@ from stapes.nn.parameter import Parameter
 from stapes.nn.pool import MaxPool2d
 from stapes.ops._args import padding, pair
 
-_SHAPES_KEPT = 8
+SHAPES_KEPT = 8
 """Input shapes whose buffers are kept: the batch, the last short one, other clip lengths."""
 
 _LARGEST_WINDOW = 255
@@ -41,40 +44,68 @@ class Plan:
         False: one stage for each layer.
     probabilities : bool
         Leave a final Softmax out: it is merged into the loss, or applied to the result.
+    rounded : dtype, optional
+        A 16-bit one, to compute in: inputs are rounded to it, outputs come back in float32, and
+        weights have copies in it.
     """
 
-    def __init__(self, model: _Chain, *, fuse: bool, probabilities: bool) -> None:
+    def __init__(
+        self,
+        model: _Chain,
+        *,
+        fuse: bool,
+        probabilities: bool,
+        rounded: np.dtype[Any] | None = None,
+    ) -> None:
         layers = list(_flat(model))
         self.model = model
         self.layers = list(model._walk())
         if probabilities and layers and type(layers[-1]) is Softmax:
             layers.pop()
         self.stages = list(_fused(layers)) if fuse else layers
+        self.rounded = rounded
+        self._leaving: _Cast | None = None
+        if rounded is not None and self.stages:
+            self._leaving = _Cast(np.dtype(np.float32))
+            self.stages = [_Cast(rounded), *self.stages, self._leaving]
         self._buffered = [layer for stage in self.stages for layer in (stage, *_inner(stage))]
         self._kept: OrderedDict[tuple[int, ...], list[dict[str, Any]]] = OrderedDict()
 
     def is_current(self) -> bool:
         """Tell whether the network still has the layers that were planned for."""
         now = list(self.model._walk())
-        return len(now) == len(self.layers) and all(
-            a is b for a, b in zip(now, self.layers, strict=True)
-        )
+        return len(now) == len(self.layers) and all(map(is_, now, self.layers))
 
     @contextmanager
-    def buffers(self, input_shape: tuple[int, ...]) -> Iterator[None]:
+    def buffers(self, input_shape: tuple[int, ...]) -> Iterator[list[dict[str, Any]]]:
         """Within the block, stages write into the buffers of this input shape (N included)."""
         if input_shape not in self._kept:
             self._kept[input_shape] = [{} for _ in self._buffered]
-            if len(self._kept) > _SHAPES_KEPT:
+            if len(self._kept) > SHAPES_KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(input_shape)
         for layer, buffers in zip(self._buffered, self._kept[input_shape], strict=True):
             layer._plan_slots = buffers
         try:
-            yield
+            yield self._kept[input_shape]
         finally:
             for layer in self._buffered:
                 layer._plan_slots = None
+
+    def entering(self, x: Array) -> Array:
+        """Return an input as the layers get it, for running them one by one."""
+        return x if self.rounded is None else ops.cast(x, self.rounded)
+
+    def refresh(self) -> None:
+        """Bring the 16-bit copies of weights up to date, where others changed the weights."""
+        if self.rounded is not None:
+            for p in self.model.parameters():
+                p.round_to(self.rounded)
+
+    def scale_gradients(self, factor: Array | None) -> None:
+        """Let `backward` multiply gradients, before they are rounded, by a float32 (1,) array."""
+        if self._leaving is not None:
+            self._leaving.factor = factor
 
     def forward(self, x: Array) -> Array:
         """Run all stages; shapes are checked, and open sizes inferred, once for each shape."""
@@ -92,6 +123,25 @@ class Plan:
                 self.stages[i].release()
             else:
                 dy = self.stages[i].backward(dy, need_dx=i > first)
+
+
+class _Cast(Layer):
+    """The way into a 16-bit network, or out of it."""
+
+    def __init__(self, target: np.dtype[Any]) -> None:
+        super().__init__()
+        self.target = target
+        self.factor: Array | None = None
+
+    def forward(self, x: Array) -> Array:
+        self._keep(x.dtype)
+        return self._run("y", ops.cast, x, self.target)
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        (dtype,) = self._kept()
+        if self.factor is not None:
+            dy = self._run("scaled", array_module(dy).multiply, dy, self.factor)
+        return self._run("dx", ops.cast, dy, dtype) if need_dx else None
 
 
 class _Fused(Layer):
@@ -143,6 +193,9 @@ class _RectifiedPooled(_Fused):
             "padding": layer.padding,
         }
 
+    def _window(self) -> dict[str, Any]:
+        return {**self.window, "precision": self.layer._precision}
+
     def forward(self, x: Array) -> Array:
         x = self._start(x)
         conv = self.layer
@@ -150,9 +203,9 @@ class _RectifiedPooled(_Fused):
             "y",
             ops.conv2d_relu_max_pool2d_fwd,
             x,
-            conv.weight.data,
+            conv.weight.like(x),
             conv._bias_data(),
-            **self.window,
+            **self._window(),
         )
         self._keep(x, argmax)
         return y
@@ -166,8 +219,8 @@ class _RectifiedPooled(_Fused):
             dy,
             argmax,
             x,
-            w.data,
-            **self.window,
+            w.like(x),
+            **self._window(),
             need_dx=need_dx,
             out=(dx, w.gradient(), db),
         )

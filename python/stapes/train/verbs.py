@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stapes.device import Array
+from stapes import ops
+from stapes.device import Array, array_module, is_cupy, to_device
 from stapes.nn.chain import _Chain
 from stapes.ops._args import unsigned
 from stapes.train import metrics as _metrics
@@ -16,6 +17,7 @@ from stapes.train.batches import as_inputs, check_alike, unaugmented
 from stapes.train.callbacks import Callback, History, check_callbacks
 from stapes.train.compiled import LossLike, MetricLike, compile_model
 from stapes.train.engine import Engine
+from stapes.train.runtime import Runtime
 
 if TYPE_CHECKING:
     from stapes.optim import Optimizer
@@ -36,7 +38,7 @@ class KerasVerbs(Engine):
         loss: LossLike = "cross_entropy",
         metrics: Iterable[MetricLike] | None = None,
         *,
-        device: str = "auto",
+        device: str | Runtime = "auto",
         precision: str = "fp32",
         fuse: bool = True,
     ) -> None:
@@ -46,6 +48,12 @@ class KerasVerbs(Engine):
         Linear + ReLU in one kernel each, and keeps every buffer for the next batch of the same
         shape; there is a plan for each shape. Weights are converted to the precision. Layers
         that are added or removed afterwards ask for `compile` again.
+
+        On CUDA the whole step, from the batch to the new weights, is one CUDA graph for each shape
+        of a batch: its first step runs kernel by kernel, its second is captured, and from then on
+        the graph is launched. Batches come by two pinned buffers in turn, beside the step before;
+        numbers are read a few steps late, without waiting. Once a loss is not finite no weight is
+        changed any more, so the error, some steps later, finds the weights as they were.
 
         Parameters
         ----------
@@ -59,10 +67,15 @@ class KerasVerbs(Engine):
         metrics : list, optional
             "accuracy", "balanced_accuracy", "mse", "mae", or callables ``f(output, target)`` that
             get what `predict` gives. None: accuracy with cross-entropy, else nothing.
-        device : {"auto", "cpu", "cuda"}
-            "auto": CUDA where the build and the machine have it.
-        precision : {"fp32", "fp64"}
-            "fp64" on the CPU only; "tf32", "bf16" and "fp16" need CUDA.
+        device : {"auto", "cpu", "cuda", "cuda:N"} or Runtime
+            "auto": CUDA where the build and the machine have it. The network is moved there.
+        precision : str
+            "fp32"; "fp64" on the CPU only. On CUDA also "fp32_split" (float32 by three products of
+            TF32 on tensor cores), "tf32" (float32, products rounded to TF32), and "bf16" and
+            "fp16": activations and copies of the weights in 16 bit, sums, biases, statistics,
+            gradients of weights and the weights themselves in float32; in fp16 the loss is
+            scaled, and steps that overflow are left out. All but "fp32" and "fp16" need compute
+            capability 8.0.
         fuse : bool
             False: one kernel for each layer, for comparison.
 
@@ -174,16 +187,15 @@ class KerasVerbs(Engine):
             As `fit`.
         """
         compiled = self._ready()
-        x = self._batch(as_inputs(x, "train_on_batch"))
+        x = as_inputs(x, "train_on_batch")
         if not len(x):
             raise ValueError("train_on_batch: there are no samples")
         with self._mode(training=True):
-            target = self._targets(x.shape[1:])(y, len(x))
-            loss, output, target = self._step(x, target, "train_on_batch")
+            pending = self._step(x, y, "train_on_batch")
+            pending.wait()
         made = compiled.new_metrics()
-        for metric in made:
-            metric.update(self._metric_output(metric, output), target)
-        return {"loss": loss, **_metrics.results(made)}
+        self._measure(made, pending.output, pending.target)
+        return {"loss": pending.loss, **_metrics.results(made)}
 
     # Evaluation and prediction.
 
@@ -213,7 +225,7 @@ class KerasVerbs(Engine):
         Returns
         -------
         array
-            (N, ...), new.
+            (N, ...), new; a CuPy array where ``x`` is one.
         """
         _positive("predict", batch_size=batch_size)
         if hasattr(x, "batches"):
@@ -223,13 +235,15 @@ class KerasVerbs(Engine):
         else:
             x = as_inputs(x, "predict")
             batches = (x[i : i + batch_size] for i in range(0, max(len(x), 1), batch_size))
-        return np.concatenate([self.predict_on_batch(batch) for batch in batches])
+        found = [self.predict_on_batch(batch) for batch in batches]
+        return array_module(found[0]).concatenate(found)
 
     def predict_on_batch(self, x: Any) -> Array:
         """As `predict`, all at once."""
-        x = self._batch(as_inputs(x, "predict"))
-        with self._mode(training=False):
-            return self._finish(self._forward_plan(x))
+        x = as_inputs(x, "predict")
+        with self._scope(), self._mode(training=False):
+            y = self._finish(self._forward_plan(self._batch(x)))
+        return self._returned(y, x)
 
     def extract(self, x: Any, layer: int | str) -> Array:
         """Return the activations of a layer for a batch, in inference mode.
@@ -248,17 +262,27 @@ class KerasVerbs(Engine):
             If there is no such layer.
         """
         path = self._layer_path(layer)
-        x = self._batch(as_inputs(x, "extract"))
-        with self._mode(training=False):
-            x = self._input(x)
+        given = as_inputs(x, "extract")
+        with self._scope(), self._mode(training=False):
+            plan = self._plan()
+            x = self._input(self._batch(given))
+            plan.refresh()
+            x = plan.entering(x)
             chain: _Chain = self
             for depth, place in enumerate(path):
                 for before in chain.layers[:place]:
                     x = before.forward(x)
-                if depth == len(path) - 1:
-                    return np.array(chain.layers[place].forward(x))
-                chain = chain.layers[place]  # type: ignore[assignment]
-        raise AssertionError("a path has at least one place")
+                if depth < len(path) - 1:
+                    chain = chain.layers[place]  # type: ignore[assignment]
+            y = chain.layers[path[-1]].forward(x)
+            y = y.copy() if plan.rounded is None else ops.cast(y, np.float32)
+        return self._returned(y, given)
+
+    def _returned(self, y: Array, x: Any) -> Array:
+        """Return a new array where ``x`` is: on the host, or for CuPy's current stream."""
+        if is_cupy(x):
+            return y.copy()  # what our stream works with may be used again by it
+        return to_device(y, "cpu")
 
     def predict_files(
         self, paths: Iterable[str | os.PathLike[str]], *, windows: bool = False
