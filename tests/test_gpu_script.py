@@ -106,7 +106,7 @@ def test_every_operators_tests_are_found(part):
 FAULTY = """
 import os, time, pytest
 
-@pytest.fixture(params=["cpu"])
+@pytest.fixture(params=["copied"])
 def on(request): pass
 
 def test_good(on): pass
@@ -129,7 +129,7 @@ def test_tests_go_on_after_a_crash_a_hang_and_a_broken_gpu(part, context, tmp_pa
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     result = stage.run_file(context, str(file))
     names = ("good", "bad", "skipped", "crash", "sticky", "after", "hang", "last")
-    by_name = {t.split("test_")[-1].removesuffix("[cpu]"): o for t, o in result.outcomes.items()}
+    by_name = {t.split("test_")[-1].removesuffix("[copied]"): o for t, o in result.outcomes.items()}
     assert [by_name[n]["outcome"] for n in names] == [
         "passed", "failed", "skipped", "failed", "failed", "passed", "failed", "passed"
     ]  # fmt: skip

@@ -97,11 +97,13 @@ class Device:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            kept = f()
+            result = f()
 
-        def replay(graph: Any = graph, kept: Any = kept) -> Any:
+        def replay() -> Any:
             graph.replay()
-            return kept
+            return result
+
+        replay.arrays = f  # type: ignore[attr-defined]  # the graph reads what f holds: kept alive
 
         return replay
 

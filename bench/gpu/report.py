@@ -114,7 +114,7 @@ def _sanitize(stage: Stage) -> list[str]:
     rows = stage.of("sanitizer")
     lines = table(
         ["tool", "status", "calls", "errors", "reason"],
-        [["(plain)" if r["tool"] == "none" else r["tool"], r["status"], r.get("calls", ""),
+        [[r["tool"], r["status"], r.get("calls", ""),
           r.get("errors", ""), r["reason"]] for r in rows],
     )  # fmt: skip
     for r in rows:

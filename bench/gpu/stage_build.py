@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,11 +37,12 @@ def build(context: Context) -> None:
     if code:
         context.record("errors", lines=errors(log.read_text(errors="replace")))
         raise RuntimeError(f"pip install: status {code}; see {log.name}")
-    text = log.read_text(errors="replace")
-    warnings = sorted({line.strip()[:200] for line in text.splitlines() if " warning: " in line})
-    context.record("built", **installed(context), defines=defines, warnings=warnings[:20])
     if context.cuda:
         kernel_table(context, work / "cmake")
+    text = log.read_text(errors="replace")
+    lines = (line.strip()[:200] for line in text.splitlines())
+    warnings = sorted({line for line in lines if re.search(r"\bwarning\b", line)})
+    context.record("built", **installed(context), defines=defines, warnings=warnings[:20])
 
 
 def errors(text: str, count: int = 20) -> list[str]:

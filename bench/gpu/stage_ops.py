@@ -53,12 +53,14 @@ def measure(context: Context) -> None:
             failed += "error" in found
             reached += 1
         device.release()
-    compile_failed = compiled_cases(context, device)
+    compile_ended = compiled_cases(context, device)
     if failed:
         raise RuntimeError(f"{failed} of {reached} cases failed")
-    if skipped or compile_failed:
-        text = f"{reached} measured; time was up before {skipped} more"
-        raise NotRunError(text + (f"; torch.compile: {compile_failed}" if compile_failed else ""))
+    if skipped or compile_ended:
+        text = f"{reached} measured"
+        text += f"; time was up before {skipped} more" if skipped else ""
+        text += f"; torch.compile: {compile_ended}" if compile_ended else ""
+        raise NotRunError(text)
 
 
 def one_case(

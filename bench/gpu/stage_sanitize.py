@@ -25,7 +25,7 @@ def sanitize(context: Context) -> None:
     plain.unlink(missing_ok=True)
     calls = [sys.executable, "-u", str(CALLS), context.device]
     code = run_logged(calls, plain, context.left() / 5, context.environment())
-    told = summary("none", plain.read_text(errors="replace"), code)
+    told = summary("plain run", plain.read_text(errors="replace"), code)
     context.record("sanitizer", **told)
     found = [told]
     tool_path = cuda_tool("compute-sanitizer") if context.cuda else None
@@ -78,7 +78,8 @@ def summary(tool: str, text: str, code: int | None) -> dict[str, Any]:
             "status": "not run",
             "reason": f"time was up in {last}; nothing found so far",
         }
-    if not ended or code or (tool != "none" and not totals):
+    if not ended or code or (tool != "plain run" and not totals):
+        told["first"] = told["first"] or ["\n".join(text.strip().splitlines()[-6:])]
         return told | {"status": "failed", "reason": f"ended with status {code} before its end"}
     return told | {"status": "passed", "reason": ""}
 

@@ -120,13 +120,14 @@ def run_file(context: Context, file: str) -> Outcomes:
 
 def _pytest(context: Context, arguments: list[str], records: Path) -> str:
     """Run pytest until it ends, hangs or time is up; its output."""
+    kind = "cuda" if context.cuda else "copied"  # tests/devices.py
     command = [sys.executable, "-m", "pytest", "-q", "-p", "pytest_records", "-W", "default"]
     command += ["-p", "no:cacheprovider", "--tb=short", *arguments]
     if not arguments[0].startswith("@"):
-        command += ["-k", f"{context.device} or test_cuda" if context.cuda else context.device]
+        command += ["-k", kind]
     here = str(Path(__file__).parent)
     env = context.environment(
-        STAPES_TEST_DEVICES=context.device, STAPES_TEST_RECORDS=str(records),
+        STAPES_TEST_DEVICES=kind, STAPES_TEST_RECORDS=str(records),
         OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2", PYTHONDONTWRITEBYTECODE="1",
     )  # fmt: skip
     env["PYTHONPATH"] = os.pathsep.join([env["PYTHONPATH"], here])
