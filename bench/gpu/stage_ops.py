@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from cases import Case, all_cases
+from case import Case
+from cases import all_cases
 from context import Context, NotRunError, first_line, start
 from device import Device, peaks
 from pytest_records import STICKY
