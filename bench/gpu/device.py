@@ -71,7 +71,7 @@ class Device:
         """Return an array as a tensor on the same memory."""
         if array.dtype.name == "bfloat16":
             return self.tensor(array.view(np.int16)).view(torch.bfloat16)
-        return torch.from_dlpack(array) if self.cuda else torch.from_numpy(array)
+        return torch.utils.dlpack.from_dlpack(array) if self.cuda else torch.from_numpy(array)
 
     def synchronize(self) -> None:
         """Wait for all work on the device."""

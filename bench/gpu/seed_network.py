@@ -108,7 +108,9 @@ class Theirs:
         with torch.no_grad():
             for mine, array in zip(self.net.parameters(), arrays, strict=True):
                 w = array.get() if hasattr(array, "get") else array
-                mine.copy_(torch.from_numpy(self._in_their_order(np.float32(w), mine.shape)))
+                mine.copy_(
+                    torch.from_numpy(self._in_their_order(np.asarray(w, np.float32), mine.shape))
+                )
 
     @staticmethod
     def _in_their_order(w: np.ndarray, shape: Any) -> np.ndarray:
