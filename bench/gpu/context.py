@@ -90,9 +90,13 @@ def start(stage: Callable[[Context], None]) -> None:
     context = Context(**json.loads(Path(sys.argv[1]).read_text()))
     for number in (signal.SIGALRM, signal.SIGTERM):
         signal.signal(number, _time_is_up)
-    signal.setitimer(signal.ITIMER_REAL, max(0.1, context.left()))
+    # Again and again, in case some library swallows the first.
+    signal.setitimer(signal.ITIMER_REAL, max(0.1, context.left()), 1.0)
     try:
-        stage(context)
+        try:
+            stage(context)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     except (NotRunError, TimeIsUp) as e:
         context.record("end", status="not run", reason=str(e))
     except Exception as e:
