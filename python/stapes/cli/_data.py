@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stapes.audio import MFCC, Features, Leveled, LogMel
+from stapes.audio import MFCC, Features, LogMel
 from stapes.cli._errors import Failure
 from stapes.data import AudioData, AudioFolder, Manifest
 from stapes.data._folder import AUDIO_SUFFIXES
@@ -106,12 +106,8 @@ def set_name(path: Path) -> str:
 
 
 def make_features(name: str, preset: str) -> Features:
-    """Return the features of ``--features`` and ``--preset``.
-
-    Of log-mel the level of each clip is taken away: how loud a recording is tells more about who
-    made it than about what it is of.
-    """
-    return MFCC(preset=preset) if name == "mfcc" else Leveled(LogMel(preset=preset))
+    """Return the features of ``--features`` and ``--preset``."""
+    return MFCC(preset=preset) if name == "mfcc" else LogMel(preset=preset)
 
 
 def _holds_folders(path: Path) -> bool:
