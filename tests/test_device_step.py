@@ -8,6 +8,7 @@ from stapes import load, nn
 from stapes.device import cuda_reason
 from stapes.optim import SGD, Adam, AdamW, CosineLR, StepLR
 from stapes.train import Callback, Checkpoint, CSVLogger, DivergedError, EarlyStopping, StopWhen
+from stapes.train.callbacks import grad_norm
 from stapes.train.runtime import HostRuntime
 from step_devices import EVERYWHERE, KERNELS_OF_CUDA, Replaying, on
 
@@ -173,6 +174,17 @@ def test_fp16_steps_that_overflow_are_left_out(device):
     a, b = host(model.state_dict().items()), before
     steps = np.concatenate([(a[name] - b[name]).ravel() for name in a])
     assert np.abs(steps).max() == pytest.approx(0.01, rel=1e-3)
+
+
+@on(*KERNELS_OF_CUDA)
+def test_the_gradients_norm_is_without_the_loss_scale(device):
+    x, y = images(16)
+    norms = []
+    for where, precision in ((None, "fp32"), (device, "fp16")):
+        model = compiled(where, precision=precision)
+        model.train_on_batch(x, y)
+        norms.append(grad_norm(model))
+    assert norms[1] == pytest.approx(norms[0], rel=0.05)
 
 
 @on(*EVERYWHERE)
@@ -403,6 +415,10 @@ def _new_gradients(model):
         p.grad = None
 
 
+def _other_class_weights(model):
+    model._compiled.loss.weight = np.array([1.0, 2.0, 0.5])
+
+
 def _a_forward(model):
     model.predict(np.ones((16, 9, 10, 1), np.float32))
 
@@ -411,7 +427,7 @@ def _a_forward(model):
 @pytest.mark.parametrize(
     "change",
     [_other_dropout, _other_decay, _other_rate, _loaded_optimizer, _assigned_weights,
-     _new_gradients, _a_forward],
+     _new_gradients, _other_class_weights, _a_forward],
 )  # fmt: skip
 def test_changes_between_steps_are_seen(device, change):
     results = []

@@ -29,7 +29,8 @@ class Parameter:
         assigned array is never trained, and where dtype and device stay the same the storage does
         too.
     grad : array or None
-        The gradient that the last ``backward`` left; None before the first.
+        The gradient that the last ``backward`` left; None before the first. After a step in fp16
+        it is multiplied by the loss scale.
     rounded : array or None
         A 16-bit copy, with which 16-bit networks compute.
     """

@@ -290,6 +290,11 @@ class CSVLogger(Callback):
 
 
 def grad_norm(model: Any) -> float:
-    """Return the Euclidean norm of all gradients together, computed in float64."""
+    """Return the Euclidean norm of all gradients together, computed in float64.
+
+    Where the loss was scaled, its scale is taken out.
+    """
     squares = [float(np.square(p.grad, dtype=np.float64).sum()) for p in model.parameters()]
-    return math.sqrt(math.fsum(squares))
+    step = None if model._compiled is None else model._compiled.step
+    scale = 1.0 if step is None or step.scale is None else float(step.scale.used[0])
+    return math.sqrt(math.fsum(squares)) / scale

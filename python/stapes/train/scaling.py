@@ -27,16 +27,20 @@ class LossScale:
         float32 (1,).
     step : array
         int64 (1,): Adam's step count, steps left out not counted.
+    used : array
+        float32 (1,): the factor of the last step, which its gradients still carry.
     """
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self.factor = runtime.put(np.full(1, _FIRST_SCALE, np.float32))
+        self.used = runtime.put(np.ones(1, np.float32))
         self.step = runtime.put(np.ones(1, np.int64))
         self._good_steps = runtime.put(np.zeros(1, np.int32))
 
     def update(self, found_inf: Array) -> None:
         """Take notice of a step, on the device."""
+        array_module(self.used).copyto(self.used, self.factor)
         ops.update_scale(
             self.factor,
             self._good_steps,

@@ -27,7 +27,7 @@ class Watch:
     """
 
     def __init__(self, layers: Iterable[Layer], optimizer: Optimizer, loss: Any) -> None:
-        self._layers, self._optimizer = list(layers), optimizer
+        self._layers, self._optimizer, self._loss = list(layers), optimizer, loss
         owners = [*self._layers, optimizer, loss]
         self._settings = [
             (vars(owner), name)
@@ -45,7 +45,7 @@ class Watch:
         return not same or self._values_now() != self._values
 
     def _arrays_now(self) -> list[Any]:
-        arrays = self._optimizer._arrays()
+        arrays = [getattr(self._loss, "weight", None), *self._optimizer._arrays()]
         for layer in self._layers:
             for p in layer._parameters.values():
                 arrays += (p._data, p.grad, p.rounded)
