@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stapes.nn.parameter import Parameter
-
 if TYPE_CHECKING:
     from stapes.nn.chain import _Chain
 
@@ -46,6 +44,8 @@ def check_weights(model: _Chain, where: str) -> None:
     DivergedError
         Naming it.
     """
+    from stapes.nn.parameter import Parameter  # stapes.nn imports this
+
     for name, value in model._tensors().items():
         if not np.isfinite(value._data if isinstance(value, Parameter) else value).all():
             raise DivergedError(f"{where}: {name} has NaN or infinite values")
