@@ -22,6 +22,10 @@ OPERATORS = (
     "arrays|batch_norm|conv2d|conv2d_fused|conv_transpose2d|cross_entropy|dropout|errors|linear|mse"
     "|optim_steps|pool2d|relu|softmax|threads|upsample"
 )
+NVCC = (
+    *("nvidia-cuda-nvcc==13.0.88", "nvidia-cuda-crt==13.0.88", "nvidia-nvvm==13.0.88"),
+    *("nvidia-cuda-runtime==13.0.*", "nvidia-cuda-cccl==13.0.*"),
+)
 IN_PLACE = {"PYTHONPATH": str(Path("python").resolve())}
 PYBIND11 = Path("build/pybind11").resolve()  # one copy: another session's would mean building anew
 
@@ -47,7 +51,8 @@ def build(session: nox.Session, where: str, target: str, *options: str) -> None:
     session.run(
         "cmake", "-S", ".", "-B", where, "-G", "Ninja", f"-DPython_EXECUTABLE={python}",
         f"-Dpybind11_DIR={PYBIND11 / 'pybind11/share/cmake/pybind11'}",
-        f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={Path(target).resolve()}", *options, silent=True,
+        f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={Path(target).resolve()}", "-DSTAPES_CUDA=OFF",
+        *options, silent=True,
     )  # fmt: skip
     session.run("cmake", "--build", where)
 
@@ -117,6 +122,33 @@ def sanitize(session: nox.Session) -> None:
             "UBSAN_OPTIONS": "print_stacktrace=1",
         },
     )  # fmt: skip
+
+
+@nox.session(default=False)
+def sanitize_cuda(session: nox.Session) -> None:
+    """Run the CUDA kernels on the emulator under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    build(session, "build/nox", "python/stapes")
+    session.install(*PROJECT["dependencies"], *EXTRAS["test"])
+    session.run("bash", "tests/sanitize_cuda.sh", *session.posargs, env=IN_PLACE, external=True)
+
+
+@nox.session(default=False)
+def cuda(session: nox.Session) -> None:
+    """Compile the CUDA kernels for two architectures; print registers, shared memory and spills.
+
+    nvcc comes from PyPI where there is none. ``nox -s cuda -- 75-real 120`` chooses others.
+    """
+    session.install(*tools("cmake", "ninja", "pybind11"))
+    if not shutil.which("nvcc"):
+        session.install(*NVCC)
+    architectures = ";".join(session.posargs or ["80-real", "90a-real"])
+    session.run(
+        "cmake", "-S", ".", "-B", "build/cuda", "-G", "Ninja", "-DSTAPES_CUDA=ON",
+        f"-DPython_EXECUTABLE={session.virtualenv.bin}/python",
+        f"-DSTAPES_CUDA_ARCHITECTURES={architectures}", silent=True,
+    )  # fmt: skip
+    session.run("cmake", "--build", "build/cuda", "--target", "stapes_cuda", silent=True)
+    session.run("python", "csrc/cuda/kernel_log.py", "table", "build/cuda")
 
 
 def generated_stub(session: nox.Session) -> str:

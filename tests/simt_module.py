@@ -59,6 +59,7 @@ def in_place_of_core():
 def _run(*command):
     bin_dir = Path(sysconfig.get_path("scripts"))  # cmake and ninja of this environment
     env = {**os.environ, "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}"}
+    env.pop("LD_PRELOAD", None)  # a sanitizer's library is for our process, and not for compilers
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))}:\n{done.stdout}{done.stderr}")
