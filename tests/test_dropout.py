@@ -11,7 +11,7 @@ from numerics import Random, assert_close, assert_exact
 SHAPES = [(), (1,), (3,), (4,), (5,), (2, 3, 5, 7), (1001,), (0,), (64, 33)]
 SHAPES += [(1024,), (70_003,)]  # an edge of CUDA's blocks; more than one turn of a grid
 SEEDS = [0, 1, 2**32, 2**63 - 1, 2**64 - 1]
-OFFSETS = [0, 1, 12345, 2**32 - 2, 2**40]
+OFFSETS = [0, 1, 12345, 2**32 - 2, 2**40, 2**64 - 3]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -17,6 +17,9 @@ void run(const char* op, const Tensor& where, const Args& args) {
   } else if constexpr (cuda::kBuiltIn) {
     if (kCudaKernel == nullptr) throw std::runtime_error(std::string(op) + ": no CUDA kernel yet");
     const cuda::UseDevice use(where.device.index);
+    if (where.dtype == DType::kBFloat16 && cuda::device_arch() < 80) {
+      throw std::runtime_error(std::string(op) + ": bfloat16 needs compute capability 8.0, the device has less");
+    }
     kCudaKernel(args, reinterpret_cast<cuda::Stream>(where.stream));  // NOLINT(performance-no-int-to-ptr)
   } else {
     throw std::runtime_error(std::string(op) + ": this build of stapes has no CUDA kernels; got an array on " +
