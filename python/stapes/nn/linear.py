@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,6 +19,10 @@ class _Weighted(Layer):
 
     _use_bias = True
     _precision = "fp32"  # how float32 numbers are multiplied on CUDA: see stapes.ops.conv
+
+    def to(self, device: str) -> Self:
+        self._precision = "fp32"
+        return super().to(device)
 
     @property
     def weight(self) -> Parameter:

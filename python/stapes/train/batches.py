@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stapes.device import is_cupy, to_device
+from stapes.device import device_of, is_cupy, to_device
 from stapes.train.metrics import IGNORED
 
 Batch = tuple[Any, Any]
@@ -48,7 +48,7 @@ class Arrays:
         """Give (x, y); the order is one permutation drawn from the seed."""
         n = len(self)
         order = np.random.default_rng(seed).permutation(n) if shuffle else None
-        x_order = order if order is None or not is_cupy(self.x) else to_device(order, "cuda")
+        x_order = None if order is None else to_device(order, device_of(self.x))
         for begin in range(start * batch_size, n, batch_size):
             rows = slice(begin, begin + batch_size)
             x = self.x[rows if x_order is None else x_order[rows]]

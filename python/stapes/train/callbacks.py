@@ -57,7 +57,8 @@ class Callback:
     def on_batch_end(self, model: Any, logs: Logs) -> None:
         """Get ``epoch``, ``batch``, ``step`` (from the start, counted from 1), loss and metrics.
 
-        ``loss`` is the batch's; metrics are those of the epoch so far.
+        ``loss`` is the batch's; metrics are those of the epoch so far. On CUDA the step may still
+        be under way: they are waited for when they are asked for, the others are there.
         """
 
     def on_epoch_end(self, model: Any, logs: Logs) -> None:

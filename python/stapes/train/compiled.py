@@ -159,8 +159,12 @@ def _chosen(device: str | Runtime, precision: str) -> Runtime | None:
 
 def _rounded(precision: str) -> np.dtype[Any] | None:
     if precision == "bf16":
-        import ml_dtypes
-
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise ValueError(
+                "compile: precision 'bf16' needs ml_dtypes: pip install ml_dtypes"
+            ) from None
         return np.dtype(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
     return np.dtype(np.float16) if precision == "fp16" else None
 

@@ -46,8 +46,12 @@ class CudaRuntime(Runtime):
         reason = cuda_reason()
         if reason is not None:
             raise ValueError(f"compile: device {device!r} cannot be used: {reason}")
-        import cupy
-
+        try:
+            import cupy
+        except ImportError as error:
+            raise ValueError(
+                f"compile: device {device!r} cannot be used: CuPy cannot be imported: {error}"
+            ) from error
         try:
             self._device = cupy.cuda.Device(int(index) if index else None)
             with self._device:

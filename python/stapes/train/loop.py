@@ -148,6 +148,7 @@ class Run:
         check_weights(self.model, f"epoch {self.epoch + 1}, after step {self.step}")
 
     def _reset(self) -> None:
+        self._numbers = {}
         for metric in (self.loss, *self.metrics):
             metric.reset()
 
