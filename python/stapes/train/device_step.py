@@ -198,13 +198,13 @@ class DeviceStep:
 
     def _on_device(self, value: Any) -> Array:
         if self.runtime.device == "cpu":
-            return np.asarray(value, self.dtype)
+            return np.asarray(value, self.dtype).reshape(())
         if not is_cupy(value) or value.size != 1:
             raise TypeError(
                 "compile: on CUDA the loss must return a CuPy array of one number, which stays on"
                 f" the device, got {type(value).__name__}"
             )
-        return value.astype(self.dtype, copy=False)
+        return value.astype(self.dtype, copy=False).reshape(())
 
 
 class Launched(Pending):

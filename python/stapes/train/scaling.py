@@ -78,13 +78,14 @@ class Guard:
     def __init__(self, runtime: Runtime, dtype: np.dtype[Any], scale: LossScale | None) -> None:
         self.scale = scale
         self.found = runtime.empty((), np.int32)
-        self._losses = runtime.put(np.zeros(1, dtype))  # their norm: not finite from then on
+        self._losses = runtime.empty((), dtype)  # minus their sum: not finite from then on
+        self.reset()
 
     def check(self, loss: Array, grads: list[Array]) -> None:
-        """Look at a step's loss and gradients, on the device."""
-        array_module(self._losses).hypot(loss, self._losses, self._losses)
+        """Look at a step's loss, 0-d, and its gradients, on the device."""
+        ops.sgd_step([self._losses], [loss], None, lr=1.0)
         ops.find_inf([self._losses, *(grads if self.scale else ())], out=self.found)
 
     def reset(self) -> None:
         """Let steps be done again, after a bad one was reported."""
-        self._losses[...] = 0
+        self._losses.fill(0)
