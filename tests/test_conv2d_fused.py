@@ -6,38 +6,60 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import reference
-from numerics import Random, assert_adjoint, assert_close, assert_exact
+from numerics import Random, assert_adjoint, assert_close, assert_exact, wide
 from shapes import FUSED_CASES, FusedCase
 
 DEAD = reference.pool.DEAD
 
 
 def inputs(case, draw, dtype):
-    return draw(case.x, dtype), draw(case.w, dtype), draw(case.w[0], dtype)
+    return draw(case.x, dtype), draw(case.w, dtype), draw(case.w[0], wide(dtype))
 
 
-def check_exact(ops, dtype, case, draw):
+def check_exact(ops, dtype, case, draw, **precision):
     x, w, b = inputs(case, draw, dtype)
     o = case.fused_options
     for bias in (b, None):
-        y, argmax = ops.conv2d_relu_max_pool2d_fwd(x, w, bias, **o)
+        y, argmax = ops.conv2d_relu_max_pool2d_fwd(x, w, bias, **o, **precision)
         want_y, want_argmax = reference.conv2d_relu_max_pool2d_fwd(x, w, bias, **o)
         assert_exact(y, want_y, dtype)
         assert_exact(argmax, want_argmax, np.uint8)
     dy = draw(y.shape, dtype)
-    got = ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **o)
+    got = ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **o, **precision)
     want = reference.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **o)
-    for name, a, b in zip(("dx", "dw", "db"), got, want, strict=True):
-        assert_exact(a, b, dtype), name
-    none, *without_dx = ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **o, need_dx=False)
+    dtypes = (dtype, wide(dtype), wide(dtype))
+    for a, b, t in zip(got, want, dtypes, strict=True):
+        assert_exact(a, b, t)
+    none, *without_dx = ops.conv2d_relu_max_pool2d_bwd(
+        dy, argmax, x, w, **o, **precision, need_dx=False
+    )
     assert none is None
     for a, b in zip(without_dx, want[1:], strict=True):
-        assert_exact(a, b, dtype)
+        assert_exact(a, b, wide(dtype))
 
 
 @pytest.mark.parametrize("case", FUSED_CASES, ids=str)
 def test_exact(ops, dtype, case, random):
     check_exact(ops, dtype, case, random.integers)
+
+
+PRECISION_CASES = [c for c in FUSED_CASES if c.x[3] > 1 and (c.pool != 2 or c.w[0] > 4)]
+
+
+@pytest.mark.parametrize("precision", ["fp32_split", "tf32"])
+@pytest.mark.parametrize("case", PRECISION_CASES, ids=str)
+def test_exact_in_every_precision(ops, case, precision, random):
+    """Small integers are exact in TF32 as well."""
+    if ops.name == "cpu":
+        pytest.skip("the CPU computes in fp32 alone")
+    check_exact(ops, np.float32, case, random.integers, precision=precision)
+
+
+def at_chosen(z, argmax, pool):
+    """The values of z at the places of argmax, 0 where it says dead."""
+    chosen = reference.max_pool2d_bwd(np.ones(argmax.shape), argmax, z.shape, pool)
+    mean = reference.avg_pool2d_fwd(np.where(chosen > 0, z, 0), pool)
+    return mean * np.prod(reference.windows.pair(pool))
 
 
 @pytest.mark.parametrize("case", FUSED_CASES, ids=str)
@@ -52,16 +74,15 @@ def test_random(ops, dtype, case, random):
 
     # Values may round to the same or change places: the chosen one is as good as the largest.
     z = reference.conv2d_fwd(x, w, b, **case.dense_options)
-    chosen = reference.max_pool2d_bwd(np.ones(y.shape), argmax, z.shape, case.pool)
-    at_chosen = reference.avg_pool2d_fwd(np.where(chosen > 0, z, 0), case.pool)
-    assert_close(y, at_chosen * np.prod(reference.windows.pair(case.pool)), length=length)
+    assert_close(y, at_chosen(z, argmax, case.pool), length=length)
 
     dy = random.normal(y.shape, dtype)
     got = ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **o)
     want = reference.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **o)
     lengths = (int(np.prod(case.w[:3])), max(dy.size // case.w[0], 1), dy.size // case.w[0])
-    for a, b, length in zip(got, want, lengths, strict=True):
-        assert a.dtype == dtype
+    dtypes = (dtype, wide(dtype), wide(dtype))
+    for a, b, t, length in zip(got, want, dtypes, lengths, strict=True):
+        assert a.dtype == t
         assert_close(a, b, length=length)
 
 
@@ -73,15 +94,18 @@ def test_equals_the_operators_it_fuses(ops, dtype, case, random):
     y, argmax = ops.conv2d_relu_max_pool2d_fwd(x, w, b, **case.fused_options)
     assert_exact(y, want, dtype)
     alive = argmax != DEAD
-    np.testing.assert_array_equal(argmax[alive], place[alive])
+    if dtype == wide(dtype):
+        np.testing.assert_array_equal(argmax[alive], place[alive])
+    else:  # unfused, values that round to the same are equal
+        assert_exact(y, at_chosen(np.float64(z), argmax, case.pool).astype(dtype), dtype)
 
     # The pooling's own backward reads the dead mark in the same way.
     dy = random.integers(y.shape, dtype)
     dz = ops.max_pool2d_bwd(dy, argmax, z.shape, case.pool)
     dx, dw, db = ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **case.fused_options)
     assert_exact(dx, ops.conv2d_dgrad(dz, w, x.shape, **case.dense_options), dtype)
-    assert_exact(dw, ops.conv2d_wgrad(dz, x, w.shape, **case.dense_options), dtype)
-    assert_exact(db, ops.conv2d_bgrad(dz), dtype)
+    assert_exact(dw, ops.conv2d_wgrad(dz, x, w.shape, **case.dense_options), wide(dtype))
+    assert_exact(db, ops.conv2d_bgrad(dz), wide(dtype))
 
 
 BIG_CASES = [
@@ -94,6 +118,8 @@ BIG_CASES = [
 
 @pytest.mark.parametrize("case", BIG_CASES, ids=str)
 def test_adjoint(ops, dtype, case, random):
+    if not ops.fast:
+        pytest.skip("too large for the emulator")
     x, w, b = inputs(case, random.normal, dtype)
     y, argmax = ops.conv2d_relu_max_pool2d_fwd(x, w, b, **case.fused_options)
     dy = random.normal(y.shape, dtype)
@@ -144,11 +170,28 @@ def test_nan_is_never_dead(ops, dtype):
     assert_exact(argmax[0, :, :, 0], [[1, 0]], np.uint8)
 
 
+@pytest.mark.parametrize("c", [1, 3, 5, 8])
+def test_places_that_no_window_has_count_as_dead(ops, dtype, c, random):
+    if ops.name == "cpu":
+        pytest.skip("the CPU refuses them")
+    x, w = random.normal((2, 8, 8, c), dtype), random.normal((8, 3, 3, c), dtype)
+    dy = random.normal((2, 4, 4, 8), dtype)
+    dead = random.integers(dy.shape, np.uint8, low=0, high=4)
+    wrong = np.where(dead < 4, dead, random.integers(dy.shape, np.uint8, low=4, high=254))
+    dead[dead == 4] = DEAD
+    got = ops.conv2d_relu_max_pool2d_bwd(dy, wrong.astype(np.uint8), x, w, padding=1)
+    want = ops.conv2d_relu_max_pool2d_bwd(dy, dead, x, w, padding=1)
+    for a, b in zip(got, want, strict=True):
+        assert_exact(a, b, b.dtype)
+
+
 def test_everything_dead_gives_zero_gradients(ops, dtype, random):
     x, w = random.normal((2, 8, 8, 4), dtype), random.normal((8, 3, 3, 4), dtype)
     dy, argmax = random.normal((2, 4, 4, 8), dtype), np.full((2, 4, 4, 8), DEAD, np.uint8)
-    for gradient in ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, padding=1):
-        assert_exact(gradient, np.zeros(gradient.shape), dtype)
+    dx, dw, db = ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, padding=1)
+    assert_exact(dx, np.zeros(x.shape), dtype)
+    assert_exact(dw, np.zeros(w.shape), wide(dtype))
+    assert_exact(db, np.zeros(8), wide(dtype))
 
 
 @pytest.mark.parametrize("pool", [(16, 16), (1, 256), (2**31, 2**31)])

@@ -100,6 +100,7 @@ struct Images {
     return {(row * w.size + static_cast<int>(x)) * channels, y, x};
   }
   __device__ __forceinline__ Corner outside() const { return {0, h.outside(), w.outside()}; }
+  __device__ __forceinline__ void skip(std::int64_t elements) { data += elements; }
 
   // The channel tap.low of place (tap.high, tap.middle); null where that is outside of the image or of the window.
   __device__ __forceinline__ const T* at(const Corner& c, const Digits& tap) const {

@@ -20,7 +20,7 @@ struct LoaderShape {
 // Registers between fetch() and store().
 template <class Source, int kCount>
 struct Held {
-  uint4 v[kCount];
+  typename Source::Raw v[kCount];
 };
 template <class Source, int kCount>
   requires Source::kAsync
@@ -45,7 +45,7 @@ class LoaderBase {
   __device__ __forceinline__ void store(T* tile) {
     if constexpr (!Source::kAsync) {
 #pragma unroll
-      for (int i = 0; i < Shape::kCount; ++i) store_vec(tile + Shape::offset(i), held_.v[i]);
+      for (int i = 0; i < Shape::kCount; ++i) store_vec(tile + Shape::offset(i), Source::whole(held_.v[i]));
     }
   }
 

@@ -6,15 +6,15 @@
 //   void advance(Depth&, const Step&)
 //   static constexpr bool kAsync;
 //   kAsync:   void copy(Element* to, const Line&, const Depth&)    starts cp.async of the piece to shared memory
-//   !kAsync:  uint4 load(const Line&, const Depth&)                loads the piece into registers; the loader stores it
+//   !kAsync:  using Raw;  Raw load(const Line&, const Depth&)      loads the piece into registers
+//             static uint4 whole(const Raw&)                       makes what the loader stores
 //
 // A piece starts at the line and the depth and runs along kAlong; zeros stand for what is outside of the operand.
 // line(i) may be asked for any i below the operand's lines rounded up to a tile, depth likewise.
 //
 // The tensors below have `const Element* at(line, depth)` (null: zero) and next(Line&) or next(Depth&) along kAlong,
 // of which Pieces<> (whole pieces: channels of a group a multiple of the piece, base addresses of 16 bytes) and
-// Elements<> (any) make sources. A source of another kind, such as one that expands a pooled gradient, stands beside
-// them, takes the place of Pieces<Patches<T>> in dgrad or of Pieces<Gradient<T>> in wgrad, and may derive from these.
+// Elements<> (any) make sources. Sources of another kind, of a pooled gradient, are in conv2d_pooled.cuh.
 #pragma once
 
 #include "cuda/conv2d_index.cuh"
@@ -113,6 +113,7 @@ struct Gradient {
   __device__ __forceinline__ Step step(int by) const { return by; }
   __device__ __forceinline__ void advance(Depth& d, Step by) const { d += by; }
   __device__ __forceinline__ void next(Line& line) const { ++line; }
+  __device__ __forceinline__ void skip(std::int64_t elements) { dy += elements; }
   __device__ __forceinline__ const T* at(Line line, Depth d) const {
     return line < lines && d < pixels ? dy + d * pixel + line : nullptr;
   }
@@ -158,6 +159,7 @@ template <class Tensor>
 struct Elements : Tensor {
   using T = typename Tensor::Element;
   static constexpr bool kWhole = false, kAsync = sizeof(T) == 4;  // cp.async copies 4 bytes at least
+  using Raw = uint4;
 
   __device__ __forceinline__ void copy(T* to, typename Tensor::Line line, typename Tensor::Depth depth) const {
     each(line, depth, [&](int i, const T* p) { cp_async4(to + i, p, p != nullptr); });
@@ -171,6 +173,7 @@ struct Elements : Tensor {
     });
     return make_uint4(words[0], words[1], words[2], words[3]);
   }
+  __device__ __forceinline__ static uint4 whole(const Raw& raw) { return raw; }
 
  private:
   template <class F>

@@ -1,14 +1,16 @@
 // fwd:   y[n,p,q,k] = act(sum_{r,s} x[n, p*stride_h + r*dil_h - pad_top, q*stride_w + s*dil_w - pad_left, k/M] *
-// w[k,r,s]
-//        + b[k])
+//        w[k,r,s] + b[k])
 // dgrad: dx[n,h,w,c] = sum_{m,r,s} dy[n,p,q,cM+m] * w[cM+m,r,s], of the (p,q) whose tap (r,s) is (h,w)
-// x (N,H,W,C), w (C*M,R,S,1), b float32 or null, y (N,P,Q,C*M): one group a channel; any stride, padding, dilation and
-// M. float32, float16, bfloat16. Coordinates fit int. Work: both are one kernel, "out" from "in": they differ in which
-// place of `in` a tap of `out` meets (Axis). A thread has kRun neighbours along a row by kN channels (4, or 1 where C
-// or an address does not allow that, and where M > 1), summed in registers. A block has lanes x (256 / lanes) threads
-// over channels and runs; its weights lie in shared memory, kTapChunk taps at a time. With vectors, S = 3 and taps that
-// are neighbours, a run loads its kRun + 2 places of a row once and slides over them. Launch bounds: 256 threads.
-// Numerics: sums in float32, in the order of the taps; rounded once.
+// Layout: x, dx (N,H,W,C), w (C*M,R,S,1), b float32 or null, y, dy (N,P,Q,C*M): one group a channel; any stride,
+//   padding, dilation and M. float32, float16, bfloat16. Coordinates fit int.
+// Work: both are one kernel, "out" from "in": they differ in which place of `in` a tap of `out` meets (Axis). A thread
+//   has kRun neighbours along a row by kN channels (4, or 1 where C or an address does not allow that, and where M >
+//   1), summed in registers. A block has lanes x (256 / lanes) threads over channels and runs; its weights lie in
+//   shared memory, kTapChunk taps at a time. With vectors, S = 3 and taps that are neighbours, a run loads its kRun + 2
+//   places of a row once and slides over them.
+// Launch bounds: 256 threads, 2 blocks an SM.
+// Numerics: sums in float32, in the order of the taps, padding counting as zero; rounded once. The same bits with
+//   vectors and without.
 // Measured: not measured.
 #include <algorithm>
 
@@ -26,16 +28,18 @@ constexpr int kTapChunk = 12;   // a multiple of every kSpan
 constexpr int kMostLanes = 32;  // threads along channels
 
 // Along one axis, tap r of place i of `out` meets place (i * mul + off + r * step) / div of `in`, where that is whole.
+constexpr int kNone = -1, kPadding = -2;
+
 struct Axis {
   int mul, off, step, div, size;
 
-  __device__ __forceinline__ int at(int i, int r) const {  // negative where there is none
+  __device__ __forceinline__ int at(int i, int r) const {
     int place = i * mul + off + r * step;
     if (div > 1) {
-      if (place % div != 0) return -1;
+      if (place % div != 0) return kNone;
       place /= div;
     }
-    return place < size ? place : -1;
+    return place >= 0 && place < size ? place : kPadding;
   }
 };
 
@@ -77,16 +81,16 @@ __device__ __forceinline__ void add_tap_row(const Depthwise<T>& a, const T* row,
 }
 
 template <class T, int kN>
-__device__ __forceinline__ void add_tap(const Depthwise<T>& a, const T* row, int j, int s, const float* w,
+__device__ __forceinline__ void add_tap(const Depthwise<T>& a, const T* row, bool inside, int j, int s, const float* w,
                                         float (&sum)[kRun][kN]) {
   float weight[kN];
   load_channels<float, kN>(w, weight);
 #pragma unroll
   for (int i = 0; i < kRun; ++i) {
     const int at = a.x.at(j + i, s);
-    if (at < 0) continue;
-    float in[kN];
-    load_channels<T, kN>(row + at * a.in_channels, in);
+    if (at == kNone) continue;
+    float in[kN] = {};
+    if (inside && at >= 0) load_channels<T, kN>(row + at * a.in_channels, in);
 #pragma unroll
     for (int v = 0; v < kN; ++v) sum[i][v] = fmaf(in[v], weight[v], sum[i][v]);
   }
@@ -94,7 +98,7 @@ __device__ __forceinline__ void add_tap(const Depthwise<T>& a, const T* row, int
 
 // kSpan: S where a run slides over its row, else 1.
 template <class T, int kN, int kSpan>
-__global__ void __launch_bounds__(kThreads) depthwise_kernel(Depthwise<T> a) {
+__global__ void __launch_bounds__(kThreads, 2) depthwise_kernel(Depthwise<T> a) {
   constexpr int kPitch = kMostLanes * kN + 4;  // 4 more, so that taps of a channel lie in different banks
   __shared__ __align__(16) float weights[kTapChunk * kPitch];
 
@@ -125,14 +129,14 @@ __global__ void __launch_bounds__(kThreads) depthwise_kernel(Depthwise<T> a) {
     }
     __syncthreads();
     for (int t = 0; t < count; t += kSpan) {
-      if (active) {
-        const int i = a.y.at(at.i, r);
+      const int i = a.y.at(at.i, r);
+      if (active && i != kNone) {
         const T* row = image + i * a.x.size * a.in_channels + m;
         const float* w = weights + t * kPitch + lane * kN;
         if constexpr (kSpan > 1) {
           add_tap_row<T, kN, kSpan>(a, row, i >= 0, j, w, kPitch, sum);
-        } else if (i >= 0) {
-          add_tap<T, kN>(a, row, j, s, w, sum);
+        } else {
+          add_tap<T, kN>(a, row, i >= 0, j, s, w, sum);
         }
       }
       s += kSpan;

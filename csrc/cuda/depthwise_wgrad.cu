@@ -1,11 +1,13 @@
 // dw[k,r,s] = sum_{n,p,q} dy[n,p,q,k] * x[n, p*stride_h + r*dil_h - pad_top, q*stride_w + s*dil_w - pad_left, k/M]
-// dy (N,P,Q,C*M), x (N,H,W,C), dw float32 (C*M,R,S,1); any stride, padding, dilation and M. float32, float16, bfloat16.
-// Coordinates fit int.
+// Layout: dy (N,P,Q,C*M), x (N,H,W,C), dw float32 (C*M,R,S,1); any stride, padding, dilation and M. float32, float16,
+//   bfloat16. Coordinates fit int.
 // Work: the pixels are split into equal parts, their number fixed by the shape. A block takes one part, kTaps taps and
-// up to 32 runs of kN channels (4, or 1 where C or an address does not allow that, and where M > 1); its threads are
-// lanes over channels x (256 / lanes) over the part's pixels, each with kTaps * kN sums in registers. The sums of a
-// block are added in shared memory, those of the parts by ordered_sum. Launch bounds: 256 threads. Numerics: sums in
-// float32, in an order that the shape decides. Measured: not measured.
+//   up to 32 runs of kN channels (4, or 1 where C is no multiple of 4 or M > 1); its threads are lanes over channels x
+//   (256 / lanes) over the part's pixels, each with kTaps * kN sums in registers. The sums of a block are added in
+//   shared memory, those of the parts by ordered_sum.
+// Launch bounds: 256 threads.
+// Numerics: sums in float32, in an order that the shape decides.
+// Measured: not measured.
 #include <algorithm>
 
 #include "cuda/channels.cuh"
@@ -31,6 +33,7 @@ struct DepthwiseWgrad {
   int stride_h, stride_w, pad_top, pad_left, dil_h, dil_w;
   int channel_tiles;
   std::int64_t pixels, part_pixels;
+  bool vectors;  // addresses allow access to kN channels at once
 };
 
 // Adds what one pixel gives to the taps from (r, s) on.
@@ -38,7 +41,7 @@ template <class T, int kN>
 __device__ __forceinline__ void add_pixel(const DepthwiseWgrad<T>& a, const Pixel& at, int channel, int r, int s,
                                           float (&sum)[kTaps][kN]) {
   float dy[kN];
-  load_channels<T, kN>(a.dy + ((std::int64_t{at.n} * a.P + at.i) * a.Q + at.j) * a.K + channel, dy);
+  load_channels<T, kN>(a.dy + ((std::int64_t{at.n} * a.P + at.i) * a.Q + at.j) * a.K + channel, kN, a.vectors, dy);
   const T* image = a.x + std::int64_t{at.n} * a.H * a.W * a.C + channel / (a.K / a.C);
   const int top = at.i * a.stride_h - a.pad_top, left = at.j * a.stride_w - a.pad_left;
 #pragma unroll
@@ -46,7 +49,7 @@ __device__ __forceinline__ void add_pixel(const DepthwiseWgrad<T>& a, const Pixe
     const int i = top + r * a.dil_h, j = left + s * a.dil_w;
     if (r < a.R && i >= 0 && i < a.H && j >= 0 && j < a.W) {
       float x[kN];
-      load_channels<T, kN>(image + (i * a.W + j) * a.C, x);
+      load_channels<T, kN>(image + (i * a.W + j) * a.C, kN, a.vectors, x);
 #pragma unroll
       for (int v = 0; v < kN; ++v) sum[t][v] = fmaf(dy[v], x[v], sum[t][v]);
     }
@@ -123,30 +126,32 @@ bool depthwise_wgrad(const Conv2dWgradArgs& args, Stream stream) {
   const Window2d& w = s.window;
   if (!is_depthwise(s) || !fits_int(s) || w.kernel_h * w.kernel_w > kTaps * kMostTapTiles) return false;
   with_cuda_dtype(args.dtype, [&]<class T>(T) {
-    const DepthwiseWgrad<T> a{static_cast<const T*>(args.dy),
-                              static_cast<const T*>(args.x),
-                              nullptr,
-                              narrow(s.N),
-                              narrow(s.H),
-                              narrow(s.W),
-                              narrow(s.C),
-                              narrow(s.K),
-                              narrow(w.P),
-                              narrow(w.Q),
-                              narrow(w.kernel_h),
-                              narrow(w.kernel_w),
-                              narrow(w.stride_h),
-                              narrow(w.stride_w),
-                              narrow(w.pad_top),
-                              narrow(w.pad_left),
-                              narrow(w.dil_h),
-                              narrow(w.dil_w),
-                              0,
-                              0,
-                              0};
+    DepthwiseWgrad<T> a{static_cast<const T*>(args.dy),
+                        static_cast<const T*>(args.x),
+                        nullptr,
+                        narrow(s.N),
+                        narrow(s.H),
+                        narrow(s.W),
+                        narrow(s.C),
+                        narrow(s.K),
+                        narrow(w.P),
+                        narrow(w.Q),
+                        narrow(w.kernel_h),
+                        narrow(w.kernel_w),
+                        narrow(w.stride_h),
+                        narrow(w.stride_w),
+                        narrow(w.pad_top),
+                        narrow(w.pad_left),
+                        narrow(w.dil_h),
+                        narrow(w.dil_w),
+                        0,
+                        0,
+                        0,
+                        false};
     auto* dw = static_cast<float*>(args.dw);
     constexpr std::size_t kBytes = kVector * sizeof(T);
-    if (s.K == s.C && s.C % kVector == 0 && is_aligned(args.dy, kBytes) && is_aligned(args.x, kBytes)) {
+    a.vectors = is_aligned(args.dy, kBytes) && is_aligned(args.x, kBytes);
+    if (s.K == s.C && s.C % kVector == 0) {
       run_wgrad<T, kVector>(a, dw, stream);
     } else {
       run_wgrad<T, 1>(a, dw, stream);

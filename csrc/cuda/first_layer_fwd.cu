@@ -1,21 +1,25 @@
 // y[n,p,q,k] = act(sum_{r,s,c} x[n, p*stride_h + r*dil_h - pad_top, q*stride_w + s*dil_w - pad_left, c] * w[k,r,s,c]
-//              + b[k]), and the same with ReLU and non-overlapping max pooling behind it
-// x (N,H,W,C) with C = 1 or 3, w (K,R,S,C), b float32 or null; y (N,P,Q,K), or y and argmax (N, P/pool_h, Q/pool_w, K)
-// with windows of 1, 2 or 4 places; any stride, padding, dilation. float32, float16, bfloat16. Coordinates fit int.
+//   + b[k]), and the same with ReLU and non-overlapping max pooling behind it
+// Layout: x (N,H,W,C) with C = 1 or 3, w (K,R,S,C), b float32 or null; y (N,P,Q,K), or y and argmax (N, P/pool_h,
+//   Q/pool_w, K) with windows of 1, 2 or 4 places; any stride, padding, dilation. float32, float16, bfloat16.
+//   Coordinates fit int.
 // Work: im2col in shared memory, and a matrix product by multiply-adds. A block has kPixels pixels and kTileK channels
-// at a time; kDepth places of the kernel at a time are gathered, one pixel a thread. A thread has 4 pixels by 2 x 4
-// channels in registers. The pixels of a window are neighbours (first_layer_taps.cuh), so that a thread has whole
-// windows: bias, ReLU, maximum and argmax are taken in its registers, and the map before pooling is never written.
-// Blocks: x over pixels; y shares out the tiles of K where there are few pixels, else a block goes through all of them
-// and gathers once (if kDepth holds the kernel). Launch bounds: 128 threads. Numerics: exact float32 multiply-adds in
-// the order of w, whatever the dtype and precision; rounded once. The maximum is taken before ReLU and before rounding:
-// a window whose largest value is <= 0 is dead (y = 0, argmax 255), NaN never is, and the first NaN wins. Measured: not
-// measured.
+//   at a time; kDepth places of the kernel at a time are gathered, one pixel a thread. A thread has 4 pixels by 2 x 4
+//   channels in registers. The pixels of a window are neighbours (first_layer_taps.cuh), so that a thread has whole
+//   windows: bias, ReLU, maximum and argmax are taken in registers, and the map before pooling is never written.
+//   Blocks: x over pixels; y shares out the tiles of K where there are few pixels, else a block goes through all of
+//   them and gathers once (if kDepth holds the kernel).
+// Launch bounds: 128 threads.
+// Numerics: exact float32 multiply-adds in the order of w, whatever the dtype and precision; rounded once. The maximum
+//   is taken before ReLU and before rounding: a window whose largest value is <= 0 is dead (y = 0, argmax 255), NaN
+//   never is, and the first NaN wins.
+// Measured: not measured.
 #include <algorithm>
 
 #include "cuda/dtype.cuh"
 #include "cuda/first_layer.cuh"
 #include "cuda/first_layer_taps.cuh"
+#include "cuda/window_max.cuh"
 
 namespace stapes::cuda {
 namespace {
@@ -26,7 +30,6 @@ constexpr int kTileK = 32;
 constexpr int kLanes = kTileK / 8;  // threads along K
 constexpr int kDepth = 32;
 constexpr int kPitch = kTileK + 4;  // of weights: so that neighbours in depth lie in different banks
-constexpr std::uint8_t kDead = 255;
 
 template <class T>
 struct FirstLayerFwd {
@@ -78,22 +81,6 @@ __device__ __forceinline__ void multiply(const Tiles& tiles, int count, int pixe
   }
 }
 
-// One window's maximum, its place, and what ReLU makes of them.
-template <int kArea>
-__device__ __forceinline__ void pool(const float (&z)[kArea], float& best, std::uint8_t& place) {
-  best = z[0];
-  int at = 0;
-#pragma unroll
-  for (int i = 1; i < kArea; ++i) {
-    const bool take = !(z[i] <= best) && best == best;  // larger, or the first NaN
-    best = take ? z[i] : best;
-    at = take ? i : at;
-  }
-  const bool dead = best <= 0.0f;
-  best = dead ? 0.0f : best;
-  place = dead ? kDead : static_cast<std::uint8_t>(at);
-}
-
 // kArea: places of a window; 0 without pooling.
 template <class T, int kArea>
 __device__ __forceinline__ void store(const FirstLayerFwd<T>& a, std::int64_t first_window, int first_k,
@@ -109,7 +96,7 @@ __device__ __forceinline__ void store(const FirstLayerFwd<T>& a, std::int64_t fi
 #pragma unroll
     for (int i = 0; i < 4 / kPlaces; ++i) {
       const std::int64_t window = first_window + i;
-      if (window >= a.sizes.windows) return;
+      if (window >= a.sizes.windows) break;
       float y[4];
       uchar4 places{};
       std::uint8_t* place[4] = {&places.x, &places.y, &places.z, &places.w};
@@ -119,7 +106,9 @@ __device__ __forceinline__ void store(const FirstLayerFwd<T>& a, std::int64_t fi
 #pragma unroll
         for (int p = 0; p < kPlaces; ++p) z[p] = sum[i * kPlaces + p][half * 4 + v] + bias[v];
         if constexpr (kArea > 0) {
-          pool<kPlaces>(z, y[v], *place[v]);
+          const WindowMax most = window_max(z);
+          y[v] = most.value;
+          *place[v] = static_cast<std::uint8_t>(most.place);
         } else {
           y[v] = a.relu ? relu(z[0]) : z[0];
         }

@@ -1,17 +1,19 @@
 // dw[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] * x[n, p*stride_h + r*dil_h - pad_top, q*stride_w + s*dil_w - pad_left, c]
-// and, behind ReLU and non-overlapping max pooling, the same and db[k] = sum dy from the pooled gradient and argmax
-// dy (N,P,Q,K), or dy and argmax (N, P/pool_h, Q/pool_w, K) with windows of at most 64 places; x (N,H,W,C) with C = 1
-// or 3; dw float32 (K,R,S,C), db float32 (K,); any stride, padding, dilation. float32, float16, bfloat16. Coordinates
-// fit int.
+//   and, behind ReLU and non-overlapping max pooling, the same and db[k] = sum dy from the pooled gradient and argmax
+// Layout: dy (N,P,Q,K), or dy and argmax (N, P/pool_h, Q/pool_w, K) with windows of at most 64 places; x (N,H,W,C) with
+//   C = 1 or 3; dw float32 (K,R,S,C), db float32 (K,); any stride, padding, dilation. float32, float16, bfloat16.
+//   Coordinates fit int.
 // Work: the windows (of one pixel without pooling) are split into equal parts, their number fixed by the shape. A block
-// takes one part, kTileK channels and kTaps places of the kernel; it gathers kPixels pixels at a time, a row of kTaps
-// (padded to kRow) each, in shared memory. A thread has kRun channels by kTaps sums in registers, over every
-// (kThreads / lanes)-th window: one load of dy, and a row of x that its neighbours along K read as well. With pooling
-// the row is that of the pixel which argmax names: what pooling threw away is neither read nor multiplied. db is one
-// more place of the kernel, where x is 1. The sums of a block are added in shared memory, those of the parts by
-// ordered_sum. Launch bounds: 128 threads. Numerics: exact float32 multiply-adds, whatever the dtype and precision, in
-// an order that the shape decides. A dead window (argmax 255), or a place that the window does not have, counts as dy =
-// 0. Measured: not measured.
+//   takes one part, kTileK channels and kTaps places of the kernel; it gathers kPixels pixels at a time, a row of kTaps
+//   (padded to kRow) each, in shared memory. A thread has kRun channels by kTaps sums in registers, over every
+//   (kThreads / lanes)-th window: one load of dy, and a row of x that its neighbours along K read as well. With pooling
+//   the row is that of the pixel which argmax names: what pooling threw away is neither read nor multiplied. db is one
+//   more place of the kernel, where x is 1. The sums of a block are added in shared memory, those of the parts by
+//   ordered_sum.
+// Launch bounds: 128 threads.
+// Numerics: exact float32 multiply-adds, whatever the dtype and precision, in an order that the shape decides. A dead
+//   window (argmax 255), or a place that the window does not have, counts as dy = 0.
+// Measured: not measured.
 #include <algorithm>
 
 #include "cuda/dtype.cuh"

@@ -1,7 +1,8 @@
-// out[i] = sum_j partials[j * pitch + i]
-// partials: `count` rows of float32, `pitch` elements apart; out float32 (size,).
+// out[i] = sum over j < count of partials[j * pitch + i]
+// Layout: `count` rows of float32, `pitch` elements apart; out float32 (size,).
 // Work: a block of 32 x 16 threads takes 32 columns; thread (i, j) sums rows j, j + 16, ... of column i, and the 16
-// sums of a column are added by one thread.
+// sums
+//   of a column are added by one thread.
 // Launch bounds: 512 threads.
 // Numerics: float32; the order depends on count alone.
 // Measured: not measured.
