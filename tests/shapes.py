@@ -138,6 +138,27 @@ CONV_CASES = (
     *(ConvCase(f"tail_w{w}", (2, 3, w, 8), (8, 3, 3, 8), padding=1) for w in TAILS),
 )
 
+# Sizes around those of the tiles of CUDA's implicit GEMMs: 32, 64 and 128 pixels or channels, 16
+# or 32 numbers of depth, pieces of 4 or 8 channels. On the emulator 3 blocks suffice for any tile.
+_EDGES = (1, 7, 8, 9, 16, 24, 31, 33, 63, 64, 65)
+TILE_CASES = (
+    *(ConvCase(f"pixels{m}", (1, 1, m, 8), (16, 1, 1, 8)) for m in (63, 64, 65, 127, 128, 129)),
+    *(ConvCase(f"k{k}", (1, 3, 4, 8), (k, 2, 1, 8)) for k in _EDGES),
+    *(ConvCase(f"c{c}", (1, 3, 4, c), (8, 2, 1, c)) for c in _EDGES),
+    ConvCase("wide_k", (1, 17, 16, 8), (72, 3, 3, 8), padding=1),
+    ConvCase("wide_c", (1, 17, 16, 72), (8, 3, 3, 72), padding=1),
+    ConvCase("wide_k136", (3, 1, 131, 16), (136, 1, 2, 16)),
+    ConvCase("tall", (1, 19, 15, 40), (40, 2, 2, 40), padding=1),
+    ConvCase("narrow", (2, 14, 13, 24), (24, 3, 1, 24), padding=1),
+    ConvCase("narrow_stride2", (1, 37, 31, 24), (40, 3, 3, 24), stride=2, padding=1),
+    ConvCase("tall_stride_3x2", (1, 40, 31, 40), (24, 4, 3, 40), (3, 2), ((1, 2), (0, 1))),
+    ConvCase("dilated_stride_4x6", (1, 25, 27, 8), (16, 3, 4, 8), (4, 6), 8, (2, 4)),
+    ConvCase("grouped_pieces", (2, 9, 16, 48), (72, 3, 3, 16), padding=1, groups=3),
+    ConvCase("grouped_odd_k", (2, 9, 8, 32), (22, 2, 2, 16), groups=2),
+    ConvCase("grouped_stride2", (2, 9, 8, 32), (48, 3, 3, 16), stride=2, padding=1, groups=2),
+    ConvCase("many_splits", (9, 12, 13, 8), (8, 1, 2, 8)),
+)
+
 FUSED_CASES = (
     FusedCase("first_c1", (2, 12, 10, 1), (32, 3, 3, 1), padding="same"),
     FusedCase("first_c3", (2, 8, 8, 3), (16, 3, 3, 3), padding=1),

@@ -6,13 +6,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import reference
-from numerics import Random, assert_adjoint, assert_close, assert_exact
-from shapes import CONV_CASES, ConvCase
+from numerics import Random, assert_adjoint, assert_close, assert_exact, wide
+from shapes import CONV_CASES, TILE_CASES, ConvCase
 
 
 def inputs(case, draw, dtype):
     """x, w, b, and a dy of the output's shape."""
-    x, w, b = draw(case.x, dtype), draw(case.w, dtype), draw(case.w[0], dtype)
+    x, w, b = draw(case.x, dtype), draw(case.w, dtype), draw(case.w[0], wide(dtype))
     windows = reference.windows.Windows(
         case.x[1:3], case.w[1:3], case.stride, case.padding, case.dilation
     )
@@ -20,36 +20,38 @@ def inputs(case, draw, dtype):
 
 
 def check(case, ops, dtype, draw, compare):
+    """``compare(got, want, length of the sums, dtype of the result)``"""
     x, w, b, dy = inputs(case, draw, dtype)
     o = case.options
     taps = case.w[1] * case.w[2]
-    compare(ops.conv2d_fwd(x, w, b, **o), reference.conv2d_fwd(x, w, b, **o), taps * case.w[3])
-    compare(
-        ops.conv2d_dgrad(dy, w, x.shape, **o),
-        reference.conv2d_dgrad(dy, w, x.shape, **o),
-        taps * case.w[0] // case.groups,
-    )
+    want = reference.conv2d_fwd(x, w, b, **o)
+    compare(ops.conv2d_fwd(x, w, b, **o), want, taps * case.w[3], dtype)
+    want = reference.conv2d_dgrad(dy, w, x.shape, **o)
+    length = taps * case.w[0] // case.groups
+    compare(ops.conv2d_dgrad(dy, w, x.shape, **o), want, length, dtype)
     pixels = dy.size // case.w[0]
-    compare(
-        ops.conv2d_wgrad(dy, x, w.shape, **o),
-        reference.conv2d_wgrad(dy, x, w.shape, **o),
-        pixels,
-    )
-    compare(ops.conv2d_bgrad(dy), reference.conv2d_bgrad(dy), pixels)
+    want = reference.conv2d_wgrad(dy, x, w.shape, **o)
+    compare(ops.conv2d_wgrad(dy, x, w.shape, **o), want, pixels, wide(dtype))
+    compare(ops.conv2d_bgrad(dy), reference.conv2d_bgrad(dy), pixels, wide(dtype))
 
 
-@pytest.mark.parametrize("case", CONV_CASES, ids=str)
+def exact(got, want, _length, dtype):
+    assert_exact(got, want, dtype)
+
+
+def close(got, want, length, dtype):
+    assert got.dtype == dtype
+    assert_close(got, want, length=length)
+
+
+@pytest.mark.parametrize("case", CONV_CASES + TILE_CASES, ids=str)
 def test_exact(ops, dtype, case, random):
-    check(case, ops, dtype, random.integers, lambda got, want, _: assert_exact(got, want, dtype))
+    check(case, ops, dtype, random.integers, exact)
 
 
-@pytest.mark.parametrize("case", CONV_CASES, ids=str)
+@pytest.mark.parametrize("case", CONV_CASES + TILE_CASES, ids=str)
 def test_random(ops, dtype, case, random):
-    def compare(got, want, length):
-        assert got.dtype == dtype
-        assert_close(got, want, length=length)
-
-    check(case, ops, dtype, random.normal, compare)
+    check(case, ops, dtype, random.normal, close)
 
 
 @pytest.mark.parametrize("case", CONV_CASES, ids=str)
@@ -79,6 +81,8 @@ BIG_CASES = [
 
 @pytest.mark.parametrize("case", BIG_CASES, ids=str)
 def test_adjoint(ops, dtype, case, random):
+    if not ops.fast:
+        pytest.skip("big shapes take minutes here")
     x, w, _, dy = inputs(case, random.normal, dtype)
     y = ops.conv2d_fwd(x, w, **case.options)
     dx = ops.conv2d_dgrad(dy, w, x.shape, **case.options)
@@ -114,8 +118,7 @@ def conv_cases(draw):
 
 @given(case=conv_cases(), seed=st.integers(0, 1000))
 def test_drawn(ops, dtype, case, seed):
-    draw = Random(seed).integers
-    check(case, ops, dtype, draw, lambda got, want, _: assert_exact(got, want, dtype))
+    check(case, ops, dtype, Random(seed).integers, exact)
 
 
 SEPARATE_CASES = [c for c in CONV_CASES if c.x[0] > 1 and c.w[0] > 1]
@@ -140,11 +143,11 @@ def test_nan_stays_in_its_image_and_channel(ops, dtype, case, random):
     dirty_dy = dy.copy()
     dirty_dy[..., 0] = np.nan
     dw = ops.conv2d_wgrad(dirty_dy, x, w.shape, **o)
-    assert_exact(dw[1:], ops.conv2d_wgrad(dy, x, w.shape, **o)[1:], dtype)
+    assert_exact(dw[1:], ops.conv2d_wgrad(dy, x, w.shape, **o)[1:], wide(dtype))
 
 
 def test_bgrad_of_nothing(ops, dtype):
-    assert_exact(ops.conv2d_bgrad(np.zeros((0, 4, 4, 3), dtype)), np.zeros(3), dtype)
+    assert_exact(ops.conv2d_bgrad(np.zeros((0, 4, 4, 3), dtype)), np.zeros(3), wide(dtype))
 
 
 def test_linear_is_a_1x1_convolution(ops, dtype, random):
@@ -163,19 +166,20 @@ def test_dilation_and_padding_of_a_million(ops, dtype, random):
     assert_exact(dx, reference.conv2d_dgrad(dy, middle, x.shape), dtype)
     dw = np.zeros(w.shape)
     dw[:, 1:2, 1:2] = reference.conv2d_wgrad(dy, x, middle.shape)
-    assert_exact(ops.conv2d_wgrad(dy, x, w.shape, **options), dw, dtype)
+    assert_exact(ops.conv2d_wgrad(dy, x, w.shape, **options), dw, wide(dtype))
 
 
 def test_stride_and_padding_of_a_billion(ops, dtype, random):
     """One output in 33 x 33 meets the image."""
-    x, w, b = (random.integers(s, dtype) for s in [(2, 5, 4, 3), (4, 3, 3, 3), (4,)])
+    x, w = (random.integers(s, dtype) for s in [(2, 5, 4, 3), (4, 3, 3, 3)])
+    b = random.integers(4, wide(dtype))
     options = {"stride": 2**26, "padding": 2**30}
     want = np.broadcast_to(np.float64(b), (2, 33, 33, 4)).copy()
     want[:, 16, 16] = reference.conv2d_fwd(x[:, :3, :3], w, b)[:, 0, 0]
     assert_exact(ops.conv2d_fwd(x, w, b, **options), want, dtype)
     dy = random.integers(want.shape, dtype)
     dw = reference.conv2d_wgrad(dy[:, 16:17, 16:17], x[:, :3, :3], w.shape)
-    assert_exact(ops.conv2d_wgrad(dy, x, w.shape, **options), dw, dtype)
+    assert_exact(ops.conv2d_wgrad(dy, x, w.shape, **options), dw, wide(dtype))
     dx = np.zeros(x.shape)
     dx[:, :3, :3] = reference.conv2d_dgrad(dy[:, 16:17, 16:17], w, (2, 3, 3, 3))
     assert_exact(ops.conv2d_dgrad(dy, w, x.shape, **options), dx, dtype)
