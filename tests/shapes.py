@@ -157,6 +157,9 @@ TILE_CASES = (
     ConvCase("grouped_odd_k", (2, 9, 8, 32), (22, 2, 2, 16), groups=2),
     ConvCase("grouped_stride2", (2, 9, 8, 32), (48, 3, 3, 16), stride=2, padding=1, groups=2),
     ConvCase("many_splits", (9, 12, 13, 8), (8, 1, 2, 8)),
+    # More than the emulator has in one launch.
+    ConvCase("1x1_two_launches", (3, 10, 20, 8), (8, 1, 1, 8)),
+    ConvCase("two_launches_stride2", (5, 20, 21, 8), (8, 2, 2, 8), stride=2),
 )
 
 FUSED_CASES = (

@@ -19,6 +19,8 @@
 // the thread itself, not by the others: who needs shared memory in an epilogue begins with __syncthreads().
 #pragma once
 
+#include <stdexcept>
+
 #include "cuda/conv2d_load.cuh"
 #include "cuda/conv2d_math.cuh"
 
@@ -124,11 +126,12 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOnSm<Tile>) conv2d_gemm
 // M x N of D, `copies` times.
 template <class Tile, class Problem>
 void launch_gemm(Problem problem, std::int64_t M, std::int64_t N, std::int64_t copies, Stream stream) {
-  problem.blocks = {static_cast<unsigned>(ceil_div<std::int64_t>(M, Tile::kM)),
-                    static_cast<unsigned>(ceil_div<std::int64_t>(N, Tile::kN)), static_cast<unsigned>(copies)};
-  const dim3 grid(problem.blocks.tiles_m * problem.blocks.tiles_n * problem.blocks.copies);
-  launch(conv2d_gemm_kernel<Problem, Tile>, grid, dim3(Tile::kThreads), GemmOperands<Problem, Tile>::kSharedBytes,
-         stream, problem);
+  const std::int64_t tiles_m = ceil_div<std::int64_t>(M, Tile::kM), tiles_n = ceil_div<std::int64_t>(N, Tile::kN);
+  const std::int64_t blocks = tiles_m * tiles_n * copies;
+  if (blocks > INT32_MAX) throw std::invalid_argument("a convolution on CUDA has at most 2^31 - 1 tiles");
+  problem.blocks = {static_cast<unsigned>(tiles_m), static_cast<unsigned>(tiles_n), static_cast<unsigned>(copies)};
+  launch(conv2d_gemm_kernel<Problem, Tile>, dim3(static_cast<unsigned>(blocks)), dim3(Tile::kThreads),
+         GemmOperands<Problem, Tile>::kSharedBytes, stream, problem);
 }
 
 }  // namespace stapes::cuda

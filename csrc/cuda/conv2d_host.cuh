@@ -117,7 +117,12 @@ inline Conv2dShape flatten_pointwise(Conv2dShape s) {
   return s;
 }
 
-inline constexpr std::int64_t kMostPixels = std::int64_t{1} << 30;  // of one launch
+inline constexpr std::int64_t kMostPixels = std::int64_t{1} << 30;  // of an image
+#ifdef STAPES_SIMT
+inline constexpr std::int64_t kPixelsAtOnce = 512;  // of a launch; so that tests see more than one
+#else
+inline constexpr std::int64_t kPixelsAtOnce = kMostPixels;
+#endif
 
 // Throws where coordinates of a window, or the pixels of an image, do not fit 31 bits.
 inline void check_sizes(const char* op, const Conv2dShape& s) {
@@ -141,7 +146,7 @@ inline void check_sizes(const char* op, const Conv2dShape& s) {
 // Images for one launch.
 inline std::int64_t images_at_once(const Conv2dShape& s) {
   const std::int64_t most = std::max(s.H * s.W, s.window.P * s.window.Q);
-  return std::max<std::int64_t>(1, kMostPixels / most);
+  return std::max<std::int64_t>(1, kPixelsAtOnce / most);
 }
 
 }  // namespace stapes::cuda

@@ -1,7 +1,8 @@
 // How a warp multiplies the tiles of a stage (conv2d_tile.cuh), for each kind of number:
 //   Ffma       float32, exact products: outer products of what a thread holds in registers
 //   Tf32       float32 rounded to 11 bits, tensor cores (m16n8k8)
-//   Tf32x3     float32 as the sum of two TF32 numbers, three products: relative error about 2^-22 of a product
+//   Tf32x3     float32 as the sum of two TF32 numbers, three products: relative error about 2^-22 of a product;
+//              an infinity in a product gives NaN
 //   Mma16<T>   half or bfloat16, tensor cores (m16n8k16; sm_75: two m16n8k8)
 // All sum in float32, depth in order, so that the result of an element depends neither on the tile nor on the loads.
 // (In which order the 8 or 16 products of one instruction are summed is the hardware's.)
