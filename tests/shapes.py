@@ -130,6 +130,8 @@ CONV_CASES = (
     ConvCase("wide_output", (1, 4, 5, 8), (200, 3, 3, 8), padding=1),
     ConvCase("many_images", (37, 3, 3, 4), (8, 3, 3, 4), padding=1),
     ConvCase("empty_batch", (0, 6, 5, 4), (8, 3, 3, 4), padding=1),
+    ConvCase("empty_batch_first", (0, 6, 5, 3), (8, 3, 3, 3), padding=1),
+    ConvCase("empty_batch_depthwise", (0, 6, 5, 8), (8, 3, 3, 1), padding=1, groups=8),
     *(
         ConvCase(f"tail_c{c}_k{k}", (2, 5, 6, c), (k, 3, 3, c), padding=1)
         for c in TAILS

@@ -30,6 +30,7 @@ void run(const Conv2dDgradArgs& args, const Conv2dShape& s, Stream stream) {
 }  // namespace
 
 void conv2d_dgrad(const Conv2dDgradArgs& args, Stream stream) {
+  if (args.shape.N == 0) return;
   if (depthwise_dgrad(args, stream)) return;
   const Conv2dShape s = flatten_pointwise(args.shape);
   check_sizes("conv2d_dgrad", s);

@@ -79,6 +79,7 @@ void run(const Conv2dFwdArgs& args, const Conv2dShape& s, Stream stream) {
 }  // namespace
 
 void conv2d_fwd(const Conv2dFwdArgs& args, Stream stream) {
+  if (args.shape.N == 0) return;
   if (depthwise_fwd(args, stream) || first_layer_fwd(args, stream)) return;
   const Conv2dShape s = flatten_pointwise(args.shape);
   check_sizes("conv2d_fwd", s);

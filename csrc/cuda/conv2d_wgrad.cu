@@ -28,7 +28,8 @@ void run(const Conv2dWgradArgs& args, const Conv2dShape& s, Stream stream) {
 }  // namespace
 
 void conv2d_wgrad(const Conv2dWgradArgs& args, Stream stream) {
-  if (depthwise_wgrad(args, stream) || first_layer_wgrad(args, stream)) return;
+  const bool empty = args.shape.N == 0;
+  if (!empty && (depthwise_wgrad(args, stream) || first_layer_wgrad(args, stream))) return;
   const Conv2dShape s = flatten_pointwise(args.shape);
   check_sizes("conv2d_wgrad", s);
   with_math("conv2d_wgrad", args.dtype, args.precision, [&]<class Math>(Use<Math>) {
