@@ -124,6 +124,10 @@ PYBIND11_MODULE(STAPES_MODULE, m) {
   m.def("dropout_fwd", &ops::dropout_fwd, arg("x"), arg("y"), arg("p"), arg("seed"), arg("offset"), NoGil());
   m.def("dropout_bwd", &ops::dropout_bwd, arg("dy"), arg("dx"), arg("p"), arg("seed"), arg("offset"), NoGil());
 
+  m.def("log_mel", &ops::log_mel, arg("x"), arg("window"), arg("roots"), arg("bins"), arg("weights"), arg("y"),
+        arg("hop_length"), arg("offset"), arg("padding"), arg("remove_mean"), arg("preemphasis"), arg("floor"),
+        arg("decibels"), NoGil());
+
   use_cupy_memory();
   cpu::active_isa();  // a wrong STAPES_ISA fails the import, not the first operator
 }

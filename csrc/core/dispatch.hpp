@@ -9,12 +9,10 @@
 
 namespace stapes {
 
-// Runs the kernel that belongs to the device of `where`; CUDA's on the stream that its array came with.
-template <auto& kCpuKernel, auto kCudaKernel, class Args>
-void run(const char* op, const Tensor& where, const Args& args) {
-  if (where.device.is_cpu()) {
-    kCpuKernel(args);
-  } else if constexpr (cuda::kBuiltIn) {
+// Runs CUDA's kernel on the device of `where`, on the stream that the array came with.
+template <auto kCudaKernel, class Args>
+void run_cuda(const char* op, const Tensor& where, const Args& args) {
+  if constexpr (cuda::kBuiltIn) {
     if (kCudaKernel == nullptr) throw std::runtime_error(std::string(op) + ": no CUDA kernel yet");
     const cuda::UseDevice use(where.device.index);
     if (where.dtype == DType::kBFloat16 && cuda::device_arch() < 80) {
@@ -24,6 +22,16 @@ void run(const char* op, const Tensor& where, const Args& args) {
   } else {
     throw std::runtime_error(std::string(op) + ": this build of stapes has no CUDA kernels; got an array on " +
                              to_string(where.device));
+  }
+}
+
+// Runs the kernel that belongs to the device of `where`.
+template <auto& kCpuKernel, auto kCudaKernel, class Args>
+void run(const char* op, const Tensor& where, const Args& args) {
+  if (where.device.is_cpu()) {
+    kCpuKernel(args);
+  } else {
+    run_cuda<kCudaKernel>(op, where, args);
   }
 }
 

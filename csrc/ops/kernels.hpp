@@ -256,6 +256,18 @@ struct DropoutArgs {
   DType dtype;
 };
 
+// log_mel: x (N, samples) to y (N, frames, bands). CUDA only.
+enum class FramePadding : std::uint8_t { kNone, kConstant, kReflect };  // beyond the ends: nothing is read; zeros; ...
+struct LogMelArgs {
+  const void *x, *window, *roots, *bins, *weights;  // see cuda/log_mel.cu
+  void* y;
+  std::int64_t N, samples, frames, bands, width;
+  std::int64_t n_fft, win_length, hop_length, offset;  // frame t begins at sample t * hop_length + offset
+  FramePadding padding;
+  bool remove_mean, decibels;
+  double preemphasis, floor;
+};
+
 // the multiply-add rate of one core, for benchmarks
 struct FmaPeakArgs {
   std::int64_t steps;
@@ -332,6 +344,7 @@ STAPES_MAYBE void upsample2d_bwd(const Upsample2dArgs& args, Stream stream);
 STAPES_MAYBE void softmax_fwd(const SoftmaxFwdArgs& args, Stream stream);
 STAPES_MAYBE void softmax_bwd(const SoftmaxBwdArgs& args, Stream stream);
 STAPES_MAYBE void dropout(const DropoutArgs& args, Stream stream);
+STAPES_MAYBE void log_mel(const LogMelArgs& args, Stream stream);
 }  // namespace cuda
 
 }  // namespace stapes

@@ -46,6 +46,7 @@ __all__: list[str] = [
     "linear_dgrad",
     "linear_fwd",
     "linear_wgrad",
+    "log_mel",
     "max_pool2d_bwd",
     "max_pool2d_fwd",
     "mse_bwd",
@@ -385,6 +386,21 @@ def linear_fwd(
 ) -> None: ...
 def linear_wgrad(
     dy: numpy.ndarray, x: numpy.ndarray, dw: numpy.ndarray, precision: str
+) -> None: ...
+def log_mel(
+    x: numpy.ndarray,
+    window: numpy.ndarray,
+    roots: numpy.ndarray,
+    bins: numpy.ndarray,
+    weights: numpy.ndarray,
+    y: numpy.ndarray,
+    hop_length: typing.SupportsInt | typing.SupportsIndex,
+    offset: typing.SupportsInt | typing.SupportsIndex,
+    padding: str,
+    remove_mean: bool,
+    preemphasis: typing.SupportsFloat | typing.SupportsIndex,
+    floor: typing.SupportsFloat | typing.SupportsIndex,
+    decibels: bool,
 ) -> None: ...
 def max_pool2d_bwd(
     dy: numpy.ndarray,

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stapes.device import Array, is_cupy
+
 # Full scale is 1. Far beyond it a power spectrum would overflow to infinity.
 _MAX_SAMPLE = 1e9
 
@@ -28,6 +30,7 @@ class Features(ABC):
 
     sample_rate: int
     bands: int
+    takes_cupy = False  # whether CuPy arrays are computed, on their GPU
 
     @abstractmethod
     def frames(self, n_samples: int) -> int:
@@ -64,15 +67,22 @@ class Features(ABC):
         Raises
         ------
         TypeError
-            If the samples are not floating point.
+            If the samples are not floating point, or a CuPy array where only the CPU computes.
         ValueError
             If they are too few, not finite, or not of one or two axes.
         """
         name = type(self).__name__
-        x = _checked(name, samples)
+        x = self._checked_cupy(name, samples) if is_cupy(samples) else _checked(name, samples)
         self.frames(x.shape[-1])
-        y = self._compute(np.atleast_2d(x))
+        y = self._compute(x[None] if x.ndim == 1 else x)
         return y[0] if x.ndim == 1 else y
+
+    def _checked_cupy(self, name: str, x: Array) -> Array:
+        """As `_checked`; whether all are finite is not asked, since that would wait for the GPU."""
+        if not self.takes_cupy:
+            raise TypeError(f"{name}: computes on the CPU; pass cupy.asnumpy(samples)")
+        _check_form(name, x)
+        return x.astype(np.float32, copy=False)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Features):
@@ -90,6 +100,19 @@ class Features(ABC):
 
 def _checked(name: str, samples: npt.ArrayLike) -> npt.NDArray[np.floating]:
     x = np.asarray(samples)
+    _check_form(name, x)
+    if x.dtype.itemsize not in (4, 8):
+        x = x.astype(np.float32 if x.dtype.itemsize < 4 else np.float64)
+    if x.size and not (x.min() > -_MAX_SAMPLE and x.max() < _MAX_SAMPLE):  # a NaN fails too
+        raise ValueError(
+            f"{name}: samples must be finite, full scale is 1; got a NaN, an infinity "
+            f"or a value beyond {_MAX_SAMPLE:g}"
+        )
+    return x
+
+
+def _check_form(name: str, x: Array) -> None:
+    """Raise unless dtype and axes are those of samples."""
     if x.dtype.kind in "iu":
         raise TypeError(
             f"{name}: samples must be floating point in [-1, 1], got {x.dtype}: scale integers, "
@@ -99,14 +122,6 @@ def _checked(name: str, samples: npt.ArrayLike) -> npt.NDArray[np.floating]:
         raise TypeError(f"{name}: samples must be float32 or float64, got {x.dtype}")
     if x.ndim not in (1, 2):
         raise ValueError(f"{name}: samples must be (samples,) or (batch, samples), got {x.shape}")
-    if x.dtype.itemsize not in (4, 8):
-        x = x.astype(np.float32 if x.dtype.itemsize < 4 else np.float64)
-    if x.size and not (x.min() > -_MAX_SAMPLE and x.max() < _MAX_SAMPLE):  # a NaN fails too
-        raise ValueError(
-            f"{name}: samples must be finite, full scale is 1; got a NaN, an infinity "
-            f"or a value beyond {_MAX_SAMPLE:g}"
-        )
-    return x
 
 
 def whole(name: str, key: str, value: object, least: int = 1) -> int:

@@ -20,6 +20,7 @@ from stapes.ops.conv_transpose import (
 )
 from stapes.ops.dropout import dropout_bwd, dropout_fwd
 from stapes.ops.linear import linear_bgrad, linear_dgrad, linear_fwd, linear_wgrad
+from stapes.ops.log_mel import log_mel
 from stapes.ops.loss import cross_entropy_bwd, cross_entropy_fwd, mse_bwd, mse_fwd
 from stapes.ops.loss_scale import find_inf, update_scale
 from stapes.ops.norm import batch_norm2d_bwd, batch_norm2d_fwd
@@ -62,6 +63,7 @@ __all__ = [
     "linear_dgrad",
     "linear_fwd",
     "linear_wgrad",
+    "log_mel",
     "max_pool2d_bwd",
     "max_pool2d_fwd",
     "mse_bwd",
