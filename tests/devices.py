@@ -57,6 +57,7 @@ class Cpu:
     """
 
     name = "cpu"
+    kernels = "cpu"  # whose they are: "cpu" or "cuda"
     dtypes = (np.float32, np.float64)
     fast = True  # fast enough for big shapes
 
@@ -112,6 +113,7 @@ class Simt(Cpu):
     """stapes.ops over the emulator's module: NumPy arrays count as arrays of a CUDA device."""
 
     name = "simt"
+    kernels = "cuda"
     dtypes = tuple(t for t in (np.float32, np.float16, bfloat16) if t is not None)
     fast = False
 
@@ -156,16 +158,15 @@ class Copied(Cpu):
         def back(y):
             if isinstance(y, list | tuple):
                 return tuple(map(back, y))
-            if id(y) not in here:
-                return y if y is None else self.get(y)
-            here[id(y)][...] = self.get(y)
-            return here[id(y)]
+            if id(y) in here:
+                return here[id(y)]
+            return y if y is None else self.get(y)
 
         result = function(*map(moved, args), **{k: moved(v) for k, v in kwargs.items()})
-        for i in UPDATED.get(op, ()):
-            if i < len(args) and not _read_only(args[i]):
-                back(moved(args[i]))
-        back(moved(kwargs.get("copies")))
+        for v in here.values():  # whatever it changed
+            now = self.get(there[id(v)])
+            if v.flags.writeable and not same_bits(v, now):
+                v[...] = now
         return back(result)
 
     def _watched(self, *call):
@@ -176,6 +177,7 @@ class Cuda(Copied):
     """stapes.ops on CuPy arrays."""
 
     name = "cuda"
+    kernels = "cuda"
     dtypes = Simt.dtypes
     fast = False
 
@@ -186,10 +188,6 @@ class Cuda(Copied):
 
     def get(self, x):
         return x.get()
-
-
-def _read_only(v):
-    return isinstance(v, np.ndarray) and not v.flags.writeable
 
 
 _KINDS = {kind.name: kind for kind in (Cpu, Simt, Cuda, Copied)}

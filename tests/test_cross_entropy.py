@@ -192,7 +192,7 @@ def test_ids_out_of_range(ops, dtype, wrong, shape, random):
     """CUDA does not wait to tell: the loss is NaN."""
     logits, target = random.normal(shape, dtype), np.zeros(shape[0], np.int64)
     target[1] = wrong
-    if ops.name == "cpu":
+    if ops.kernels == "cpu":
         with pytest.raises(ValueError, match=f"target.*{wrong}"):
             ops.cross_entropy_fwd(logits, target)
     else:

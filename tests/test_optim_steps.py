@@ -196,7 +196,7 @@ def test_copies(ops, dtype, random):
         assert_all_exact(copies, params, half)
         ops.adam_step(params, grads, *state[1:], 1, lr=0.125, **BETAS, copies=copies)
         assert_all_exact(copies, params, half)
-    if ops.name == "cpu":
+    if ops.kernels == "cpu":
         copies = [p.astype(np.float16) for p in params]
         with pytest.raises(TypeError, match="copies"):
             ops.sgd_step(params, grads, None, lr=0.125, copies=copies)

@@ -25,7 +25,7 @@ from devices import Copied, Cuda
 
 def variants(dtype: Any) -> Iterator[Call]:
     """Yield the calls in a dtype; float32 convolutions also by each way to multiply on CUDA."""
-    for call in calls(dtype):
+    for call in [*calls(dtype), *others(dtype)]:
         yield call
         if np.dtype(dtype) != np.float32 or call.op.endswith("bgrad"):
             continue
@@ -33,6 +33,20 @@ def variants(dtype: Any) -> Iterator[Call]:
             for name in ("tf32", "fp32_split"):
                 more = {**call.kwargs, "precision": name}
                 yield replace(call, kwargs=more, note=f"{call.note} {name}".strip())
+
+
+def others(dtype: Any) -> Iterator[Call]:
+    """Yield calls of the operators behind the step in 16 bits, which have no forms in common."""
+    x = np.random.default_rng(0).standard_normal((3, 4099), np.float32)
+    zero, one = np.zeros((), np.int32), np.ones((), np.float32)
+    yield Call("cast", (x, dtype))
+    yield Call("cast", (x.astype(dtype), np.float32), note="back")
+    yield Call("find_inf", ([x.astype(dtype), x[0].astype(dtype)],))
+    yield Call("update_scale", (one, zero, zero.copy()), {"step": np.ones((), np.int64)})
+    if np.dtype(dtype).itemsize == 2:
+        g, copy = x.astype(dtype), np.empty(x.shape, dtype)
+        o = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "copies": [copy]}
+        yield Call("adam_step", ([x], [g], [0 * x], [0 * x], 1), o, "copies")
 
 
 def main(device: str) -> int:
@@ -46,7 +60,7 @@ def main(device: str) -> int:
         ops, dtypes = Copied(), (np.float32,)
     failed = 0
     for dtype in dtypes:
-        for call in variants(dtype) if device == "cuda" else calls(dtype):
+        for call in variants(dtype) if device == "cuda" else [*calls(dtype), *others(dtype)]:
             print(f"CALL {np.dtype(dtype).name} {call}", flush=True)
             try:
                 call(ops)
