@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
+from devices import surrounded
 from numerics import Random, assert_close, assert_exact
 
 SHAPES = [(), (1,), (3,), (4,), (5,), (2, 3, 5, 7), (1001,), (0,), (64, 33)]
@@ -83,6 +84,14 @@ def test_in_place(ops, dtype, random):
     assert_exact(x, want_y, dtype)
     assert ops.dropout_bwd(dy, 0.3, **o, out=dy) is dy
     assert_exact(dy, want_dx, dtype)
+
+
+@pytest.mark.parametrize("odd", range(2))
+def test_one_array_at_an_odd_address(ops, dtype, odd, random):
+    arrays = [random.integers((40, 3), dtype), np.empty((40, 3), dtype)]
+    arrays[odd] = surrounded(arrays[odd])[0]
+    y = ops.dropout_fwd(arrays[0], 0.5, seed=5, offset=1, out=arrays[1])
+    assert_exact(y, reference.dropout_fwd(arrays[0], 0.5, seed=5, offset=1), dtype)
 
 
 @given(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import reference
+from devices import surrounded
 from numerics import assert_close, assert_exact, wide
 
 SHAPES = [(1,), (4, 3), (5, 7, 3), (2, 3, 4, 5), (1001,), (300, 41)]
@@ -72,3 +73,11 @@ def test_scale_before_rounding(ops, dtype):
     y[5] = 2.0**-14
     dy = ops.mse_bwd(y, target, scale=2.0**16)
     assert dy[5] == 2.0**-9
+
+
+@pytest.mark.parametrize("odd", range(2))
+def test_one_array_at_an_odd_address(ops, dtype, odd, random):
+    arrays = [random.integers((40, 3), dtype), random.integers((40, 3), dtype)]
+    arrays[odd] = surrounded(arrays[odd])[0]
+    assert_close(ops.mse_fwd(*arrays), reference.mse_fwd(*arrays), length=120)
+    assert_close(ops.mse_bwd(*arrays), reference.mse_bwd(*arrays))

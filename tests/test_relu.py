@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import reference
+from devices import surrounded
 from numerics import assert_adjoint, assert_exact, finfo
 
 SHAPES = [(), (1,), (7,), (33,), (2, 3, 5, 7), (1000,), (0,), (0, 4, 4, 3), (3, 0)]
@@ -45,3 +46,12 @@ def test_in_place(ops, dtype, random):
     assert_exact(x, want_y, dtype)
     assert ops.relu_bwd(dy, want_y, out=dy) is dy
     assert_exact(dy, want_dx, dtype)
+
+
+@pytest.mark.parametrize("odd", range(3))
+def test_one_array_at_an_odd_address(ops, dtype, odd, random):
+    dy, y = random.integers((40, 3), dtype), random.integers((40, 3), dtype)
+    arrays = [dy, y, np.empty_like(dy)]
+    arrays[odd] = surrounded(arrays[odd])[0]
+    dx = ops.relu_bwd(*arrays[:2], out=arrays[2])
+    assert_exact(dx, reference.relu_bwd(dy, y), dtype)
