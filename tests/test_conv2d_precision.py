@@ -44,7 +44,7 @@ def results(ops, case, random, precision, dtype=np.float32, draw="normal"):
 
 
 def on_cuda(ops):
-    if ops.name == "cpu":
+    if ops.kernels == "cpu":
         pytest.skip("the CPU computes in fp32 alone")
 
 

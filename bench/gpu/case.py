@@ -37,8 +37,8 @@ class Case:
         What is there before the time begins, such as what a forward pass saved.
     multiplies : bool
         Whether the precision of products can be chosen: tf32.
-    batch_free : bool
-        Whether the batch size changes nothing.
+    fp32_only, batch_free : bool
+        Whether it has no other precision; whether the batch size changes nothing.
     compared : bool
         Whether the results are those of PyTorch, to rounding.
     unread : frozenset of str
@@ -56,6 +56,7 @@ class Case:
     ours_before: Callable[[Any, dict[str, Any]], dict[str, Any]] = lambda a, p: {}
     theirs_before: Callable[[Any], dict[str, Any]] = lambda t: {}
     multiplies: bool = False
+    fp32_only: bool = False
     batch_free: bool = False
     compared: bool = True
     more_bytes: int = 0

@@ -42,7 +42,9 @@ def measure(context: Context) -> None:
         for case in all_cases():
             if precision == "tf32" and not case.multiplies:
                 continue
-            if case.batch_free and (precision != "fp32" or case.name in measured_once):
+            if case.fp32_only and precision != "fp32":
+                continue
+            if case.batch_free and case.name in measured_once:
                 continue
             used = time.time() - begin
             if used > total * (1 - COMPILE_SHARE) - 3:

@@ -69,7 +69,7 @@ def test(context: Context) -> None:
 
 def operator_tests() -> list[str]:
     """Return the test files that run on a device, those that are quick to tell of a fault first."""
-    takes_device = re.compile(r"def test_\w+\((?:\w+, )*(?:ops|device)\b")
+    takes_device = re.compile(r"def test_\w+\((?:\w+, )*(?:ops|device|cuda)\b")
     files = sorted((ROOT / "tests").glob("test_*.py"))
     chosen = [f for f in files if takes_device.search(f.read_text())]
     chosen += [f for f in files if "cuda" in f.name and f not in chosen]
