@@ -34,19 +34,28 @@ Pooled<T> pooled(const Conv2dReluMaxPool2dBwdArgs& args, std::int64_t n) {
           static_cast<int>(cols)};
 }
 
-// dgrad's tiles, with more registers where the pieces of dz that are on their way would not fit.
+// Tiles with more registers, where the pieces of dz that are on their way would not fit.
 template <class Math>
-struct PooledTiles : ImageTiles<Math> {};
+struct PooledTiles {
+  using Images = typename ImageTiles<Math>::List;
+  using Filters = typename FilterTiles<Math>::List;
+};
 template <>
 struct PooledTiles<Ffma> {
-  using List = Tiles<TallFew, Narrow, Small>;
+  using Images = Tiles<TallFew, Narrow, Small>;
+  using Filters = typename FilterTiles<Ffma>::List;
+};
+template <class T>
+struct PooledTiles<Mma16<T>> {
+  using Images = Tiles<Tall, Narrow, Small>;
+  using Filters = Tiles<TallFew, Square, Smallest>;
 };
 
 template <class Math, template <class> class PooledSource, template <class> class Source>
 void input_gradient(const Conv2dReluMaxPool2dBwdArgs& args, const Conv2dShape& s, Stream stream) {
   using T = typename Math::Element;
   const auto set_images = [&](PooledImages<T>& images, std::int64_t n) { images.pooled = pooled<T>(args, n); };
-  run_dgrad<Math, PooledSource<PooledPatches<T>>, Source<FiltersByChannel<T>>, typename PooledTiles<Math>::List>(
+  run_dgrad<Math, PooledSource<PooledPatches<T>>, Source<FiltersByChannel<T>>, typename PooledTiles<Math>::Images>(
       {nullptr, args.w, nullptr, args.dx, s, args.dtype, args.precision}, s, set_images, stream);
 }
 
@@ -58,7 +67,7 @@ void weight_gradient(const Conv2dReluMaxPool2dBwdArgs& args, const Conv2dShape& 
     gradient.map = {static_cast<int>(s.window.P), Division(s.window.Q)};
     gradient.N = static_cast<int>(std::min(images_at_once(s), s.N - n));
   };
-  run_wgrad<Math, PooledSource<PooledGradient<T>>, Source<PatchesByPlace<T>>>(
+  run_wgrad<Math, PooledSource<PooledGradient<T>>, Source<PatchesByPlace<T>>, typename PooledTiles<Math>::Filters>(
       {nullptr, args.x, args.dw, s, args.dtype, args.precision}, s, set_gradient, stream);
 }
 

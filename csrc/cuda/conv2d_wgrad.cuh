@@ -56,7 +56,7 @@ struct WgradProblem {
 };
 
 // Partial sums to `to`. set_gradient(a, n): the dy of images n and up, but for a.lines and a.pixels.
-template <class Math, class A, class B, class F>
+template <class Math, class A, class B, class Whole, class F>
 void run_splits(const Conv2dWgradArgs& args, const Conv2dShape& s, const Splits& splits, float* to,
                 const F& set_gradient, Stream stream) {
   using Problem = WgradProblem<Math, A, B>;
@@ -90,15 +90,15 @@ void run_splits(const Conv2dWgradArgs& args, const Conv2dShape& s, const Splits&
       launch_gemm<decltype(tile)>(problem, K, places, s.groups * splits.each, stream);
     };
     if constexpr (Problem::A::kWhole) {
-      with_tile(typename FilterTiles<Math>::List{}, K, places, 1, 1, launch_tile);
+      with_tile(Whole{}, K, places, 1, 1, launch_tile);
     } else {
       launch_tile(Smallest{});
     }
   }
 }
 
-// All of it, dw included.
-template <class Math, class A, class B, class F>
+// All of it, dw included. Whole: the tiles for sources of whole pieces.
+template <class Math, class A, class B, class Whole = typename FilterTiles<Math>::List, class F>
 void run_wgrad(const Conv2dWgradArgs& args, const Conv2dShape& s, const F& set_gradient, Stream stream) {
   const std::int64_t dw_elements = s.K * s.window.kernel_h * s.window.kernel_w * (s.C / s.groups);
   const auto bytes = [&](std::int64_t count) { return sizeof(float) * static_cast<std::size_t>(count * dw_elements); };
@@ -108,7 +108,7 @@ void run_wgrad(const Conv2dWgradArgs& args, const Conv2dShape& s, const F& set_g
   const Workspace partials(several ? bytes(splits.count()) : 0, stream);
   float* const dw = static_cast<float*>(args.dw);
   float* const to = several ? partials.as<float>() : dw;
-  run_splits<Math, A, B>(args, s, splits, to, set_gradient, stream);
+  run_splits<Math, A, B, Whole>(args, s, splits, to, set_gradient, stream);
   if (several) ordered_sum(to, static_cast<int>(splits.count()), dw_elements, dw_elements, dw, stream);
 }
 
