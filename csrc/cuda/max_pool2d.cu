@@ -15,10 +15,24 @@
 namespace stapes::cuda {
 namespace {
 
-// The argmax of V channels; one access moves them all, or 16 bytes of them.
+// The argmax of V channels, moved by accesses of at most 16 bytes.
 template <class A, int V>
-struct alignas(sizeof(A) * V < 16 ? sizeof(A) * V : 16) Places {
-  A at[V];
+struct Places {
+  static constexpr int kAtOnce = V * sizeof(A) < 16 ? V : 16 / static_cast<int>(sizeof(A));
+  struct alignas(kAtOnce * sizeof(A)) Some {
+    A at[kAtOnce];
+  };
+  Some some[V / kAtOnce];
+
+  __device__ A& operator[](int v) { return some[v / kAtOnce].at[v % kAtOnce]; }
+  __device__ void load(const A* p) {
+#pragma unroll
+    for (int i = 0; i < V / kAtOnce; ++i) some[i] = load_vec<Some>(p + i * kAtOnce);
+  }
+  __device__ void store(A* p) const {
+#pragma unroll
+    for (int i = 0; i < V / kAtOnce; ++i) store_vec(p + i * kAtOnce, some[i]);
+  }
 };
 
 template <class T, class A, int V, bool kPlain2x2>
@@ -52,8 +66,8 @@ __global__ void __launch_bounds__(kItemThreads) max_pool2d_fwd_kernel(MaxPool2dF
     store_channels(static_cast<T*>(a.y) + item * V, best);
     Places<A, V> found;
 #pragma unroll
-    for (int v = 0; v < V; ++v) found.at[v] = static_cast<A>(place[v]);
-    store_vec(static_cast<A*>(a.argmax) + item * V, found);
+    for (int v = 0; v < V; ++v) found[v] = static_cast<A>(place[v]);
+    found.store(static_cast<A*>(a.argmax) + item * V);
   });
 }
 
@@ -69,11 +83,12 @@ __global__ void __launch_bounds__(kItemThreads) max_pool2d_bwd_kernel(MaxPool2dB
         const std::int64_t from = ((at.n * w.P + p) * w.Q + q) * a.C + at.c;
         const auto place =
             static_cast<int>((at.h + w.pad_top - p * w.stride_h) * w.kernel_w + at.w + w.pad_left - q * w.stride_w);
-        const auto argmax = load_vec<Places<A, V>>(static_cast<const A*>(a.argmax) + from);
+        Places<A, V> argmax;
+        argmax.load(static_cast<const A*>(a.argmax) + from);
         float g[V];
         load_channels(static_cast<const T*>(a.dy) + from, g);
 #pragma unroll
-        for (int v = 0; v < V; ++v) sum[v] += argmax.at[v] == place ? g[v] : 0.0f;
+        for (int v = 0; v < V; ++v) sum[v] += argmax[v] == place ? g[v] : 0.0f;
       }
     }
     store_channels(static_cast<T*>(a.dx) + item * V, sum);
