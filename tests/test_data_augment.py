@@ -7,7 +7,7 @@ import pytest
 
 from sounds import RATE, CountingLogMel, folder, gather
 from stapes import nn
-from stapes.audio import MFCC, Leveled, LogMel
+from stapes.audio import MFCC, LogMel
 from stapes.audio.features import Features
 from stapes.data import AudioFolder, Augment, Augmented
 
@@ -162,9 +162,8 @@ def test_interface_is_the_data_s(data):
         (LogMel(RATE, n_fft=256, win_length=200, n_mels=8, preset="kaldi"),
          np.full(8, np.log(10) / 10)),
         (MFCC(RATE, n_fft=256, win_length=200, n_mels=9, n_mfcc=5), 3.0 * (np.arange(5) == 0)),
-        (Leveled(LogMel(RATE, n_fft=256, win_length=200, n_mels=8)), np.zeros(8)),
     ],
-    ids=["dB", "natural", "mfcc", "leveled"],
+    ids=["dB", "natural", "mfcc"],
 )  # fmt: skip
 def test_gain_is_that_of_the_sound(tmp_path, features, step):
     data = AudioFolder(folder(tmp_path / "s"), features=features, cache_dir=tmp_path / "cache")

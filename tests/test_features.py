@@ -234,9 +234,7 @@ def test_any_setting_equals_the_formulas(case):
         audio.LogMel(),
         audio.LogMel(8000, 256, 200, 80, 23, 20, 3800, "kaldi"),
         audio.MFCC(preset="torchaudio", n_mfcc=33),
-        audio.Leveled(audio.LogMel(n_mels=8)),
         audio.Normalized(audio.MFCC(), np.arange(20.0), np.full(20, 1 / 3)),
-        audio.Normalized(audio.Leveled(audio.LogMel(n_mels=8)), np.arange(8.0), np.full(8, 3.0)),
     ],
 )
 def test_config_rebuilds_the_object(f):
@@ -255,20 +253,6 @@ def test_equality_is_of_what_is_computed():
     assert audio.LogMel() != audio.MFCC() and audio.LogMel() != "LogMel"
     assert audio.LogMel(preset="kaldi") == audio.LogMel(preset="kaldi", fmin=20)
     assert audio.LogMel(preset="kaldi", fmin=0).fmin == 0
-
-
-def test_leveled():
-    x = np.random.default_rng(0).standard_normal((2, 8000)).astype(np.float32)
-    x[1, 4000:] *= 0.01
-    inner = audio.LogMel(n_mels=8)
-    f = audio.Leveled(inner)
-    y, raw = f(x), inner(x).astype(np.float64)
-    assert y.dtype == np.float32 and f.frames(8000) == inner.frames(8000)
-    np.testing.assert_allclose(y, raw - raw.mean(axis=(1, 2), keepdims=True), atol=1e-5)
-    np.testing.assert_allclose(f(0.1 * x), y, atol=1e-4)
-    assert np.array_equal(f(x[1]), y[1])
-    with pytest.raises(TypeError, match="features must be"):
-        audio.Leveled("LogMel")
 
 
 def test_normalized():

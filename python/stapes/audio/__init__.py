@@ -1,4 +1,4 @@
-"""Sound files and features: `load`, `LogMel`, `MFCC`, and the normalisation of level and bands.
+"""Sound files and features: `load`, `LogMel`, `MFCC` and per-band normalisation.
 
 Importing this needs NumPy alone; libsndfile and soxr are loaded by the first call of `load`.
 """
@@ -6,7 +6,6 @@ Importing this needs NumPy alone; libsndfile and soxr are loaded by the first ca
 from stapes.audio.decode import AudioError
 from stapes.audio.features import Features
 from stapes.audio.files import load, resample, save
-from stapes.audio.leveled import Leveled
 from stapes.audio.logmel import LogMel
 from stapes.audio.mfcc import MFCC
 from stapes.audio.normalized import Normalized, from_config
@@ -15,7 +14,6 @@ __all__ = [
     "MFCC",
     "AudioError",
     "Features",
-    "Leveled",
     "LogMel",
     "Normalized",
     "from_config",

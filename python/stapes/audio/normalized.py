@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from stapes.audio.features import Features
-from stapes.audio.leveled import Leveled
 from stapes.audio.logmel import LogMel
 from stapes.audio.mfcc import MFCC
 
@@ -77,7 +76,7 @@ def from_config(config: Mapping[str, Any]) -> Features:
     Parameters
     ----------
     config : mapping
-        With "type": "LogMel", "MFCC", "Leveled" or "Normalized".
+        With "type": "LogMel", "MFCC" or "Normalized".
 
     Returns
     -------
@@ -95,9 +94,7 @@ def from_config(config: Mapping[str, Any]) -> Features:
         raise TypeError(f"from_config: config must be a mapping, got {type(config).__name__}")
     settings = dict(config)
     kind = settings.pop("type", None)
-    types: dict[Any, type[Features]] = {
-        "LogMel": LogMel, "MFCC": MFCC, "Leveled": Leveled, "Normalized": Normalized,
-    }  # fmt: skip
+    types: dict[Any, type[Features]] = {"LogMel": LogMel, "MFCC": MFCC, "Normalized": Normalized}
     if kind not in types:
         raise ValueError(f"from_config: type must be one of {', '.join(types)}, got {kind!r}")
     keys = _SETTINGS[kind]
@@ -105,7 +102,7 @@ def from_config(config: Mapping[str, Any]) -> Features:
         raise ValueError(
             f"from_config: {kind} takes {sorted(keys)}, got {sorted(map(str, settings))}"
         )
-    if "features" in keys:
+    if kind == "Normalized":
         settings["features"] = from_config(settings["features"])
     return types[kind](**settings)
 
@@ -116,6 +113,5 @@ _LOG_MEL = {
 _SETTINGS = {
     "LogMel": _LOG_MEL,
     "MFCC": _LOG_MEL | {"n_mfcc"},
-    "Leveled": {"features"},
     "Normalized": {"features", "mean", "std"},
 }

@@ -17,8 +17,6 @@ from stapes.ops._args import number
 
 _STREAM = 1
 """Number of the random stream, beside the one of the order of the samples."""
-_NO_STEP = 1e-3
-"""Decibels below which features count as unchanged by gain, as `audio.Leveled` ones are."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Augment:
     - *shift*: frames are moved in a circle, what leaves at one end comes in at the other;
     - *gain*: the level changes by up to so many decibels. Features are logarithms, so this adds a
       constant to each band, which is measured on the features themselves (all bands of a log-mel
-      spectrogram alike, the first coefficient alone of MFCC, none of `audio.Leveled`);
+      spectrogram alike, the first coefficient alone of MFCC);
     - *masks* (SpecAugment, Park et al., 2019, arXiv:1904.08779): stretches of frames or bands are
       set to the mean of the band over the data;
     - *mixup* (Zhang et al., 2017, arXiv:1710.09412): each sample is mixed with another one of the
@@ -228,7 +226,7 @@ class Augmented(AudioData):
         quiet, plain, loud = (self.features(noise * 10 ** (db / 20)) for db in (-by, 0.0, by))
         step = (loud.astype(np.float64) - plain).mean(axis=0) / by
         error = max(np.abs(loud - plain - by * step).max(), np.abs(plain - quiet - by * step).max())
-        if error > max(0.01 * np.abs(by * step).max(), _NO_STEP):
+        if error > 0.01 * np.abs(by * step).max():
             raise ValueError(
                 "Augment: gain needs features that are logarithms of a level; use gain=0 with "
                 f"{self.features!r}"
