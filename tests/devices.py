@@ -191,4 +191,4 @@ class Cuda(Copied):
 
 
 _KINDS = {kind.name: kind for kind in (Cpu, Simt, Cuda, Copied)}
-DEVICES = [_KINDS[name] for name in os.environ.get("STAPES_TEST_DEVICES", "cpu").split(",")]
+DEVICES = [_KINDS[name] for name in os.environ.get("STAPES_TEST_DEVICES", "cpu,simt").split(",")]

@@ -13,7 +13,6 @@ namespace stapes {
 template <auto kCudaKernel, class Args>
 void run_cuda(const char* op, const Tensor& where, const Args& args) {
   if constexpr (cuda::kBuiltIn) {
-    if (kCudaKernel == nullptr) throw std::runtime_error(std::string(op) + ": no CUDA kernel yet");
     const cuda::UseDevice use(where.device.index);
     if (where.dtype == DType::kBFloat16 && cuda::device_arch() < 80) {
       throw std::runtime_error(std::string(op) + ": bfloat16 needs compute capability 8.0, the device has less");

@@ -307,44 +307,38 @@ inline constinit Kernel<SoftmaxBwdArgs> softmax_bwd;
 inline constinit Kernel<DropoutArgs> dropout;
 }  // namespace cpu
 
-// Scaffolding while kernels are being written: those that are missing are null, and run() says so.
-#if defined(STAPES_SIMT) || defined(STAPES_CUDA)
-#define STAPES_MAYBE __attribute__((weak))
-#else
-#define STAPES_MAYBE
-#endif
 namespace cuda {
-STAPES_MAYBE void conv2d_fwd(const Conv2dFwdArgs& args, Stream stream);
-STAPES_MAYBE void conv2d_dgrad(const Conv2dDgradArgs& args, Stream stream);
-STAPES_MAYBE void conv2d_wgrad(const Conv2dWgradArgs& args, Stream stream);
-STAPES_MAYBE void conv2d_bgrad(const Conv2dBgradArgs& args, Stream stream);
-STAPES_MAYBE void conv2d_relu_max_pool2d_fwd(const Conv2dReluMaxPool2dFwdArgs& args, Stream stream);
-STAPES_MAYBE void conv2d_relu_max_pool2d_bwd(const Conv2dReluMaxPool2dBwdArgs& args, Stream stream);
-STAPES_MAYBE void relu_fwd(const ReluFwdArgs& args, Stream stream);
-STAPES_MAYBE void relu_bwd(const ReluBwdArgs& args, Stream stream);
-STAPES_MAYBE void batch_norm2d_fwd(const BatchNorm2dFwdArgs& args, Stream stream);
-STAPES_MAYBE void batch_norm2d_bwd(const BatchNorm2dBwdArgs& args, Stream stream);
-STAPES_MAYBE void cross_entropy_fwd(const CrossEntropyFwdArgs& args, Stream stream);
-STAPES_MAYBE void cross_entropy_bwd(const CrossEntropyBwdArgs& args, Stream stream);
-STAPES_MAYBE void mse_fwd(const MseFwdArgs& args, Stream stream);
-STAPES_MAYBE void mse_bwd(const MseBwdArgs& args, Stream stream);
-STAPES_MAYBE void sgd_step(const SgdStepArgs& args, Stream stream);
-STAPES_MAYBE void adam_step(const AdamStepArgs& args, Stream stream);
-STAPES_MAYBE void find_inf(const FindInfArgs& args, Stream stream);
-STAPES_MAYBE void update_scale(const UpdateScaleArgs& args, Stream stream);
-STAPES_MAYBE void cast(const CastArgs& args, Stream stream);
-STAPES_MAYBE void max_pool2d_fwd(const MaxPool2dFwdArgs& args, Stream stream);
-STAPES_MAYBE void max_pool2d_bwd(const MaxPool2dBwdArgs& args, Stream stream);
-STAPES_MAYBE void avg_pool2d_fwd(const AvgPool2dArgs& args, Stream stream);
-STAPES_MAYBE void avg_pool2d_bwd(const AvgPool2dArgs& args, Stream stream);
-STAPES_MAYBE void global_avg_pool2d_fwd(const GlobalAvgPool2dArgs& args, Stream stream);
-STAPES_MAYBE void global_avg_pool2d_bwd(const GlobalAvgPool2dArgs& args, Stream stream);
-STAPES_MAYBE void upsample2d_fwd(const Upsample2dArgs& args, Stream stream);
-STAPES_MAYBE void upsample2d_bwd(const Upsample2dArgs& args, Stream stream);
-STAPES_MAYBE void softmax_fwd(const SoftmaxFwdArgs& args, Stream stream);
-STAPES_MAYBE void softmax_bwd(const SoftmaxBwdArgs& args, Stream stream);
-STAPES_MAYBE void dropout(const DropoutArgs& args, Stream stream);
-STAPES_MAYBE void log_mel(const LogMelArgs& args, Stream stream);
+void conv2d_fwd(const Conv2dFwdArgs& args, Stream stream);
+void conv2d_dgrad(const Conv2dDgradArgs& args, Stream stream);
+void conv2d_wgrad(const Conv2dWgradArgs& args, Stream stream);
+void conv2d_bgrad(const Conv2dBgradArgs& args, Stream stream);
+void conv2d_relu_max_pool2d_fwd(const Conv2dReluMaxPool2dFwdArgs& args, Stream stream);
+void conv2d_relu_max_pool2d_bwd(const Conv2dReluMaxPool2dBwdArgs& args, Stream stream);
+void relu_fwd(const ReluFwdArgs& args, Stream stream);
+void relu_bwd(const ReluBwdArgs& args, Stream stream);
+void batch_norm2d_fwd(const BatchNorm2dFwdArgs& args, Stream stream);
+void batch_norm2d_bwd(const BatchNorm2dBwdArgs& args, Stream stream);
+void cross_entropy_fwd(const CrossEntropyFwdArgs& args, Stream stream);
+void cross_entropy_bwd(const CrossEntropyBwdArgs& args, Stream stream);
+void mse_fwd(const MseFwdArgs& args, Stream stream);
+void mse_bwd(const MseBwdArgs& args, Stream stream);
+void sgd_step(const SgdStepArgs& args, Stream stream);
+void adam_step(const AdamStepArgs& args, Stream stream);
+void find_inf(const FindInfArgs& args, Stream stream);
+void update_scale(const UpdateScaleArgs& args, Stream stream);
+void cast(const CastArgs& args, Stream stream);
+void max_pool2d_fwd(const MaxPool2dFwdArgs& args, Stream stream);
+void max_pool2d_bwd(const MaxPool2dBwdArgs& args, Stream stream);
+void avg_pool2d_fwd(const AvgPool2dArgs& args, Stream stream);
+void avg_pool2d_bwd(const AvgPool2dArgs& args, Stream stream);
+void global_avg_pool2d_fwd(const GlobalAvgPool2dArgs& args, Stream stream);
+void global_avg_pool2d_bwd(const GlobalAvgPool2dArgs& args, Stream stream);
+void upsample2d_fwd(const Upsample2dArgs& args, Stream stream);
+void upsample2d_bwd(const Upsample2dArgs& args, Stream stream);
+void softmax_fwd(const SoftmaxFwdArgs& args, Stream stream);
+void softmax_bwd(const SoftmaxBwdArgs& args, Stream stream);
+void dropout(const DropoutArgs& args, Stream stream);
+void log_mel(const LogMelArgs& args, Stream stream);
 }  // namespace cuda
 
 }  // namespace stapes
