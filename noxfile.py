@@ -126,7 +126,7 @@ def sanitize(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def sanitize_cuda(session: nox.Session) -> None:
-    """Run the CUDA kernels on the emulator under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    """Run the CUDA kernels on the emulator under AddressSanitizer and UBSan."""
     build(session, "build/nox", "python/stapes")
     session.install(*PROJECT["dependencies"], *EXTRAS["test"])
     session.run("bash", "tests/sanitize_cuda.sh", *session.posargs, env=IN_PLACE, external=True)

@@ -24,8 +24,23 @@ MODE = os.environ.get("STAPES_SIMT_MODE", "check")
 BUILD = Path(os.environ.get("STAPES_SIMT_DIR", ROOT / "build" / f"simt-{MODE}"))
 
 
-@functools.cache
 def module() -> ModuleType:
+    """Return _simt; a build that failed is told again, and not tried again."""
+    built = _built()
+    if isinstance(built, Exception):
+        raise built
+    return built
+
+
+@functools.cache
+def _built() -> ModuleType | Exception:
+    try:
+        return _build()
+    except (OSError, RuntimeError, ImportError) as error:
+        return error
+
+
+def _build() -> ModuleType:
     """Build _simt where it is not up to date, and import it."""
     BUILD.mkdir(parents=True, exist_ok=True)
     _run(

@@ -90,6 +90,6 @@ void softmax_bwd(const Tensor& dy, const Tensor& y, const Tensor& dx);
 void dropout_fwd(const Tensor& x, const Tensor& y, double p, std::uint64_t seed, const Scalar<std::uint64_t>& offset);
 void dropout_bwd(const Tensor& dy, const Tensor& dx, double p, std::uint64_t seed, const Scalar<std::uint64_t>& offset);
 void log_mel(const Tensor& x, const Tensor& window, const Tensor& roots, const Tensor& bins, const Tensor& weights,
-             const Tensor& y, std::int64_t hop_length, std::int64_t offset, const std::string& padding, bool remove_mean,
-             double preemphasis, double floor, bool decibels);
+             const Tensor& y, std::int64_t hop_length, std::int64_t offset, const std::string& padding,
+             bool remove_mean, double preemphasis, double floor, bool decibels);
 }  // namespace stapes::ops
