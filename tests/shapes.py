@@ -188,6 +188,9 @@ FUSED_CASES = (
     FusedCase("pool1", (2, 3, 4, 4), (8, 3, 3, 4), padding=1, pool=1),
     FusedCase("pool_15x17", (1, 16, 18, 2), (3, 3, 3, 2), padding=1, pool=(15, 17)),
     FusedCase("stride_far", (2, 60, 45, 3), (5, 2, 2, 3), stride=(11, 13), padding=1, pool=(3, 2)),
+    FusedCase(
+        "two_launches", (5, 12, 13, 8), (8, 3, 3, 8), padding=1
+    ),  # the emulator's have 512 pixels
     FusedCase("1d_1x80_stride4", (2, 1, 400, 1), (8, 1, 80, 1), stride=(1, 4), pool=(1, 4)),
     FusedCase("empty_batch", (0, 6, 6, 4), (8, 3, 3, 4), padding=1),
     *(

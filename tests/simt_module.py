@@ -47,6 +47,7 @@ def _build() -> ModuleType:
         "cmake", "-S", ROOT, "-B", BUILD, "-G", "Ninja", "-DSTAPES_SIMT=ON",
         f"-DSTAPES_SIMT_MODE={MODE}", f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", "-DSTAPES_CUDA=OFF",
+        f"-DSTAPES_WERROR={os.environ.get('STAPES_WERROR', 'ON')}",
     )  # fmt: skip
     _run("cmake", "--build", BUILD, "--target", "_simt")
     path = BUILD / f"_simt{sysconfig.get_config_var('EXT_SUFFIX')}"
