@@ -31,9 +31,10 @@ PYBIND11 = Path("build/pybind11").resolve()  # one copy: another session's would
 
 
 def cpp_files() -> list[str]:
-    """C++ sources and headers, tracked or new."""
+    """C++ and CUDA sources and headers, tracked or new."""
     listed = _output("git", "ls-files", "--cached", "--others", "--exclude-standard", "csrc")
-    return [f for f in listed if f.endswith((".cpp", ".hpp")) and Path(f).exists()]
+    kinds = (".cpp", ".hpp", ".cu", ".cuh")
+    return [f for f in listed if f.endswith(kinds) and Path(f).exists()]
 
 
 def tools(*names: str) -> list[str]:
