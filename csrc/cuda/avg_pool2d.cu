@@ -5,9 +5,12 @@
 // (possible then) gives 0 and passes no gradient.
 // Layout NHWC. Channels by 16 bytes where C and the addresses allow; else one at a time.
 // Work: a thread an item, V channels of a pixel of y (fwd) or dx (bwd), neighbours along the channels, then the row.
-// The backward gathers, so that overlapping windows need neither atomics nor an order of writing. Registers: V sums; of
-// plain 2 x 2 windows all four pixels are on their way at once. Launch bounds: 256 threads. Numerics: sums in float32,
-// a window's rows first, in scan order; rounded once. Both overwrite. Source: the definition. Measured: not measured.
+//   The backward gathers, so that overlapping windows need neither atomics nor an order of writing. Registers: V
+//   sums; of plain 2 x 2 windows all four pixels are on their way at once.
+// Launch bounds: 256 threads; 2 blocks of the backward, which spilled on sm_120 in the registers that ptxas chose.
+// Numerics: sums in float32, a window's rows first, in scan order; rounded once. Both overwrite.
+// Source: the definition.
+// Measured: not measured.
 #include "cuda/pool_window.cuh"
 #include "ops/kernels.hpp"
 
@@ -45,7 +48,7 @@ __global__ void __launch_bounds__(kItemThreads) avg_pool2d_fwd_kernel(AvgPool2dA
 }
 
 template <class T, int V>
-__global__ void __launch_bounds__(kItemThreads) avg_pool2d_bwd_kernel(AvgPool2dArgs a) {
+__global__ void __launch_bounds__(kItemThreads, 2) avg_pool2d_bwd_kernel(AvgPool2dArgs a) {
   const Window2d& w = a.window;
   const auto area = static_cast<float>(w.kernel_h * w.kernel_w);
   for_items(a.N * a.H * a.W * (a.C / V), [&](std::int64_t item) {

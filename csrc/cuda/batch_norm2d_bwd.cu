@@ -3,13 +3,14 @@
 //   in training dx = gamma * rstd * (dy - dbeta / M - (x - mean) * rstd * dgamma / M), else gamma * rstd * dy
 // Layout (M, C), channels innermost. Channels by 16 bytes where C and the addresses allow; else one at a time.
 // Work: chunks of rows x groups of channels, a block each (RowChunks). A thread adds every blockDim.y-th row of its
-// channels; threads, then chunks are joined along trees. Then one thread a channel writes the coefficients, and the
-// blocks of the first kernel go over their rows again. With few rows a block does all of that in one kernel. Registers:
-// two sums of V channels, and the rows in flight. Shared memory: up to 16 KB, the tree's.
+//   channels; threads, then chunks are joined along trees. Then one thread a channel writes the coefficients, and
+//   the blocks of the first kernel go over their rows again. With few rows a block does all of that in one kernel.
+//   Registers: two sums of V channels, and the rows in flight. Shared memory: up to 16 KB, the tree's.
 // Launch bounds: 256 threads; 2 blocks of the kernel that does all.
 // Numerics: sums in float32, of few terms each, in an order fixed by the shape; the last steps of each channel in
-// double. The same bits on every run. Overwrites. Source: S. Ioffe, C. Szegedy, "Batch Normalization", 2015. Measured:
-// not measured.
+//   double. The same bits on every run. Overwrites.
+// Source: S. Ioffe, C. Szegedy, "Batch Normalization", 2015.
+// Measured: not measured.
 #include "cuda/batch_norm2d.cuh"
 
 namespace stapes::cuda {

@@ -4,14 +4,17 @@
 //   the unbiased variance M / (M - 1) * var; else the running values are used
 // Layout (M, C), channels innermost. Channels by 16 bytes where C and the addresses allow; else one at a time.
 // Work: chunks of rows x groups of channels, a block each (RowChunks). A thread takes every blockDim.y-th row of its
-// channels, four rows at a time, as count, mean and squared distance from it; threads, then chunks are joined along
-// trees by Chan's formula. Then one thread a channel writes the coefficients, and the blocks of the first kernel go
-// over their rows again. With few rows a block does all of that in one kernel. Registers: four rows and two moments of
-// V channels. Shared memory: up to 17 KB, the tree's. Launch bounds: 256 threads. Numerics: moments in float32, of x
-// less its first value in the channel, so that a large mean takes no digits from the variance; the last steps of each
-// channel in double. y uses the mean as a rounded value plus what rounding left. The same bits on every run. Overwrites
-// y, mean and rstd. Source: S. Ioffe, C. Szegedy, "Batch Normalization", 2015; T. Chan, G. Golub, R. LeVeque, "Updating
-// Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979. Measured: not measured.
+//   channels, four rows at a time, as count, mean and squared distance from it; threads, then chunks are joined
+//   along trees by Chan's formula. Then one thread a channel writes the coefficients, and the blocks of the first
+//   kernel go over their rows again. With few rows a block does all of that in one kernel. Registers: four rows and
+//   two moments of V channels. Shared memory: up to 17 KB, the tree's.
+// Launch bounds: 256 threads.
+// Numerics: moments in float32, of x less its first value in the channel, so that a large mean takes no digits from
+//   the variance; the last steps of each channel in double. y uses the mean as a rounded value plus what rounding
+//   left. The same bits on every run. Overwrites y, mean and rstd.
+// Source: S. Ioffe, C. Szegedy, "Batch Normalization", 2015; T. Chan, G. Golub, R. LeVeque, "Updating Formulae and a
+//   Pairwise Algorithm for Computing Sample Variances", 1979.
+// Measured: not measured.
 #include "cuda/batch_norm2d.cuh"
 
 namespace stapes::cuda {

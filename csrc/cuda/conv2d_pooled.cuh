@@ -60,28 +60,9 @@ struct PooledImages {
   }
 };
 
-// A of dgrad, in place of Patches.
+// A of dgrad.
 template <class T>
-struct PooledPatches {
-  using Element = T;
-  static constexpr Along kAlong = Along::kDepth;
-  using Line = typename PooledImages<T>::Corner;
-  using Depth = Digits;
-  using Step = Digits;
-
-  PooledImages<T> images;
-  PixelRow pixels;
-  Odometer taps;
-
-  __device__ __forceinline__ Line line(int i) const {
-    return pixels.holds(i) ? images.corner(pixels.pixel(i)) : images.outside();
-  }
-  __device__ __forceinline__ Depth depth(int k) const { return taps.digits(k); }
-  __device__ __forceinline__ Step step(int by) const { return taps.digits(by); }
-  __device__ __forceinline__ void advance(Depth& d, const Step& by) const { taps.advance(d, by); }
-  __device__ __forceinline__ void next(Depth& d) const { taps.advance(d, {0, 0, 1}); }
-  __device__ __forceinline__ Spot<T> at(const Line& line, const Depth& d) const { return images.at(line, d); }
-};
+using PooledPatches = Patches<T, PixelRow, PooledImages<T>>;
 
 // A of wgrad, in place of Gradient: depth is the pixel (n, p, q) of z.
 template <class T>

@@ -1,15 +1,15 @@
 // y = max_pool2d(max(0, conv2d(x, w) + b)) with argmax: over the windows of pool_h x pool_w places, which do not
-// overlap Layout: x (N,H,W,C), w (K,R,S,C), b (K,) float32 or null, y and argmax (uint8) (N, P/pool_h, Q/pool_w, K); x,
-// w, y
+// overlap
+// Layout: x (N,H,W,C), w (K,R,S,C), b (K,) float32 or null, y and argmax (uint8) (N, P/pool_h, Q/pool_w, K); x, w, y
 //   float32, float16 or bfloat16; any sizes and addresses, leftover rows and columns are dropped.
 // Work: windows of 2 or 4 places: the implicit GEMM of conv2d_fwd with its lines in the order of conv2d_windows.cuh,
 //   so that bias, maximum, ReLU and argmax happen in registers and the full-size map never reaches memory. C = 1 and
-//   C = 3 have a kernel of their own (first_layer_fwd.cu). Other windows: the convolution into scratch memory, then a
-//   thread for each window and channel.
+//   C = 3 have a kernel of their own (first_layer_fwd.cu). Other windows: the convolution into scratch memory, then
+//   a thread for each window and channel.
 // Launch bounds, registers: the table of tiles in conv2d_host.cuh; 256 threads.
-// Numerics: those of conv2d_fwd. The maximum is taken before ReLU: a window whose largest value is <= 0 is dead (y = 0,
-//   argmax 255); NaN never is, and the first one wins. In scratch memory 16-bit values are rounded before the maximum,
-//   so that the first of those that round to the same one wins. Overwrites.
+// Numerics: those of conv2d_fwd. The maximum is taken before ReLU: a window whose largest value is <= 0 is dead (y =
+//   0, argmax 255); NaN never is, and the first one wins. In scratch memory 16-bit values are rounded before the
+//   maximum, so that the first of those that round to the same one wins. Overwrites.
 // Measured: not measured.
 #include "cuda/conv2d_host.cuh"
 #include "cuda/conv2d_windows.cuh"

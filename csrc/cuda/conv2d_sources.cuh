@@ -23,16 +23,16 @@
 namespace stapes::cuda {
 
 // A of fwd (x) and dgrad (dy): a line is the window of an output pixel, depth (r, s, channel).
-// `Pixels` (as PixelRow) says which pixel a line is.
-template <class T, class Pixels = PixelRow>
+// `Pixels` (as PixelRow) says which pixel a line is, `View` (as Images) what is seen through a window.
+template <class T, class Pixels = PixelRow, class View = Images<T>>
 struct Patches {
   using Element = T;
   static constexpr Along kAlong = Along::kDepth;
-  using Line = typename Images<T>::Corner;
+  using Line = typename View::Corner;
   using Depth = Digits;
   using Step = Digits;
 
-  Images<T> images;
+  View images;
   Pixels pixels;
   Odometer taps;
 
@@ -43,7 +43,7 @@ struct Patches {
   __device__ __forceinline__ Step step(int by) const { return taps.digits(by); }
   __device__ __forceinline__ void advance(Depth& d, const Step& by) const { taps.advance(d, by); }
   __device__ __forceinline__ void next(Depth& d) const { taps.advance(d, {0, 0, 1}); }
-  __device__ __forceinline__ const T* at(const Line& line, const Depth& d) const { return images.at(line, d); }
+  __device__ __forceinline__ auto at(const Line& line, const Depth& d) const { return images.at(line, d); }
 };
 
 // B of fwd: w as (filters, depth).

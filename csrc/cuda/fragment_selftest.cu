@@ -1,7 +1,10 @@
 // fragment_selftest
 //   d = a b, of one mma instruction, with the operands brought in each way that kernels use
-// Layout: row-major; see fragment_selftest.hpp. Work: one warp, one block. Numerics: float32 accumulation.
-// Source: PTX manual, "Matrix fragments for mma", "ldmatrix". Measured: not measured; it is a test.
+// Layout: row-major; see fragment_selftest.hpp.
+// Work: one warp, one block.
+// Numerics: float32 accumulation.
+// Source: PTX manual, "Matrix fragments for mma", "ldmatrix".
+// Measured: not measured; it is a test.
 #include "cuda/fragment_selftest.hpp"
 #include "cuda/mma.cuh"
 

@@ -3,14 +3,16 @@
 //     clip reflected. With remove_mean s loses its mean; then s[m] loses preemphasis * s[m - 1], s[0] that of itself
 //   X = FFT of n_fft points of s * window; energy[band] = sum over k of weights[k][band] * |X[bins[band][0] + k]|^2
 //   y = 10 log10 (decibels) or ln of max(energy, floor); NaN stays
-// Layout: x (N, samples), y (N, frames, bands), weights (width, bands) float32; window (win_length), roots (n_fft, 2)
-// of exp(-2 pi i k / n_fft) float64; bins (bands, 2) int32, begin and end of each filter. Work: a block takes 8, 4, 2
-// or 1 frames of a clip, so many threads each that a pass of radix 4 is about one butterfly a thread. Frames of even
-// n_fft are transformed as half as many complex numbers, two samples each. The frames stay in shared memory from the
-// samples to the bands: two buffers of complex numbers, up to 64 KB. Launch bounds: 256 threads, 2 blocks. Numerics:
-// double until the energies: in float32 a pure tone's own rounding is 2e-3 dB in bands 80 dB below it. Sums in a fixed
-// order; the same bits on every run. Overwrites. Source: csrc/cuda/fft.cuh; stapes.audio.LogMel names those of the
-// features. Measured: not measured.
+// Layout: x (N, samples), y (N, frames, bands), weights (width, bands) float32; window (win_length), roots (n_fft,
+//   2) of exp(-2 pi i k / n_fft) float64; bins (bands, 2) int32, begin and end of each filter.
+// Work: a block takes 8, 4, 2 or 1 frames of a clip, so many threads each that a pass of radix 4 is about one
+//   butterfly a thread. Frames of even n_fft are transformed as half as many complex numbers, two samples each. The
+//   frames stay in shared memory from the samples to the bands: two buffers of complex numbers, up to 64 KB.
+// Launch bounds: 256 threads, 2 blocks.
+// Numerics: double until the energies: in float32 a pure tone's own rounding is 2e-3 dB in bands 80 dB below it.
+//   Sums in a fixed order; the same bits on every run. Overwrites.
+// Source: csrc/cuda/fft.cuh; stapes.audio.LogMel names those of the features.
+// Measured: not measured.
 #include "cuda/dtype.cuh"
 #include "cuda/fft.cuh"
 #include "ops/kernels.hpp"

@@ -2,13 +2,16 @@
 //   fwd: y[n,p,q,c] = max over the window of x, argmax = r * kernel_w + s of the first maximum in scan order; the first
 //        NaN wins; padding is never chosen.
 //   bwd: dx[n,h,w,c] = sum of dy over the windows covering (h, w) whose argmax is that place.
-// Layout NHWC; argmax uint8 (255: dead, no gradient) or int32, dy and argmax in the layout of y. Channels by 16 bytes
-// of x, and their argmax by one access, where C and all addresses allow; else one at a time. Work: a thread an item, V
-// channels of a pixel of y (fwd) or dx (bwd), neighbours along the channels, then the row. The backward gathers, so
-// that overlapping windows need neither atomics nor an order of writing; argmax is only compared with, so whatever it
-// holds no access depends on it. Registers: the V channels and their places; of plain 2 x 2 windows all four pixels are
-// on their way at once. Launch bounds: 256 threads. Numerics: fwd is exact; bwd adds in float32, in scan order of the
-// windows, and rounds once. Both overwrite. Source: the definition. Measured: not measured.
+// Layout NHWC; argmax uint8 (255: dead, no gradient) or int32, dy and argmax in the layout of y. Channels by 16
+//   bytes of x, and their argmax by one access, where C and all addresses allow; else one at a time.
+// Work: a thread an item, V channels of a pixel of y (fwd) or dx (bwd), neighbours along the channels, then the row.
+//   The backward gathers, so that overlapping windows need neither atomics nor an order of writing; argmax is only
+//   compared with, so whatever it holds no access depends on it. Registers: the V channels and their places; of
+//   plain 2 x 2 windows all four pixels are on their way at once.
+// Launch bounds: 256 threads.
+// Numerics: fwd is exact; bwd adds in float32, in scan order of the windows, and rounds once. Both overwrite.
+// Source: the definition.
+// Measured: not measured.
 #include "cuda/pool_window.cuh"
 #include "ops/kernels.hpp"
 
