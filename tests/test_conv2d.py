@@ -135,6 +135,8 @@ def test_nan_stays_in_its_image_and_channel(ops, dtype, case, random):
     dirty_w[-1] = np.nan
     y = ops.conv2d_fwd(x, dirty_w, b, **o)
     assert_exact(y[..., :-1], clean[..., :-1], dtype)
+    activated = ops.conv2d_fwd(x, dirty_w, b, **o, activation="relu")
+    np.testing.assert_array_equal(np.isnan(activated), np.isnan(y), "ReLU lets NaN pass")
 
     clean_dx = ops.conv2d_dgrad(dy, w, x.shape, **o)
     dirty_x, dirty_dy = x.copy(), dy.copy()
