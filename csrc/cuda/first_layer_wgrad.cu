@@ -10,7 +10,7 @@
 //   the row is that of the pixel which argmax names: what pooling threw away is neither read nor multiplied. db is one
 //   more place of the kernel, where x is 1. The sums of a block are added in shared memory, those of the parts by
 //   ordered_sum.
-// Launch bounds: 128 threads.
+// Launch bounds: 128 threads; 2 or 3 blocks, since ptxas aimed at 4 on sm_86 and sm_89, and spilled.
 // Numerics: exact float32 multiply-adds, whatever the dtype and precision, in an order that the shape decides. A dead
 //   window (argmax 255), or a place that the window does not have, counts as dy = 0.
 // Measured: not measured.
@@ -103,7 +103,7 @@ __device__ __forceinline__ void add_window(const FirstLayerWgrad<T>& a, std::int
 }
 
 template <class T, int kTaps, int kRun, bool kPooled>
-__global__ void __launch_bounds__(kThreads) first_layer_wgrad_kernel(FirstLayerWgrad<T> a) {
+__global__ void __launch_bounds__(kThreads, kTaps > 10 ? 2 : 3) first_layer_wgrad_kernel(FirstLayerWgrad<T> a) {
   constexpr int kRow = kPadded<kTaps>, kLanes = kTileK / kRun, kSteps = kThreads / kLanes;
   __shared__ __align__(16) float x[kPixels][kRow];
   __shared__ float sums[kThreads][kRun];  // of one place
