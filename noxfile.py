@@ -152,6 +152,13 @@ def cuda(session: nox.Session) -> None:
     session.run("python", "csrc/cuda/kernel_log.py", "table", "build/cuda")
 
 
+@nox.session(default=False)
+def instructions(session: nox.Session) -> None:
+    """Look for tensor-core instructions in the machine code that ``nox -s cuda`` made."""
+    session.install("nvidia-cuda-cuobjdump>=13.0", "nvidia-cuda-nvdisasm>=13.0")
+    session.run("python", "csrc/cuda/instructions.py", "build/cuda")
+
+
 def generated_stub(session: nox.Session) -> str:
     """Return what pybind11-stubgen makes of the module built in place, laid out by ruff."""
     with tempfile.TemporaryDirectory() as folder:
