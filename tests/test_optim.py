@@ -263,3 +263,36 @@ def test_state_follows_the_dtype_of_the_parameters(rng):
 def test_wrong_arguments(make_wrong, error, message):
     with pytest.raises(error, match=message):
         make_wrong()
+
+
+class There(np.ndarray):
+    """Stands for an array on another device, where a kernel here cannot write."""
+
+
+def test_arrays_on_another_device_are_not_used(rng, monkeypatch):
+    def device_of(x):
+        return "cuda:1" if isinstance(x, There) else "cuda:0"
+
+    monkeypatch.setattr("stapes.nn.parameter.device_of", device_of)
+    monkeypatch.setattr("stapes.optim.device_of", device_of)
+    monkeypatch.setattr("stapes.optim.to_device", lambda x, device: np.array(x))
+    found = []
+    for elsewhere in (False, True):
+        p = nn.Parameter(np.ones((2, 3)), "w")
+        optimizer = optim.Adam(0.01)
+        for _ in range(2):
+            gradient = p.gradient()
+            assert type(gradient) is np.ndarray
+            gradient[:] = 0.5
+            optimizer.step([p])
+            if elsewhere:
+                p.grad = gradient.view(There)
+                kept = optimizer._state["w"]
+                kept.update({slot: array.view(There) for slot, array in kept.items()})
+        found.append(p.data.tobytes())
+    assert found[0] == found[1]
+    before = p.data
+    p.data = np.ones((2, 3))
+    assert p.data is before
+    p.data = np.ones((2, 3)).view(There)
+    assert type(p.data) is There

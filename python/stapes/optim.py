@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from stapes import ops
-from stapes.device import Array, array_module, device_of, is_cupy, to_device
+from stapes.device import Array, array_module, device_of, to_device
 from stapes.nn._args import fraction, thaw
 from stapes.nn.parameter import Parameter
 from stapes.ops._args import flag, integer
@@ -158,8 +158,9 @@ class Optimizer:
                     f"{type(self).__name__}.step: {slot} of {p.name} has shape {array.shape}, the"
                     f" parameter {p.shape}"
                 )
-            if array.dtype != p.dtype or is_cupy(array) != is_cupy(p._data):
-                kept[slot] = to_device(array, device_of(p._data)).astype(p.dtype)
+            device = device_of(p._data)
+            if array.dtype != p.dtype or device_of(array) != device:
+                kept[slot] = to_device(array, device).astype(p.dtype)
         return kept
 
     # State.

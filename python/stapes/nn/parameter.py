@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stapes import ops
-from stapes.device import Array, array_module, as_input, device_of, is_cupy, to_device
+from stapes.device import Array, array_module, as_input, device_of, to_device
 
 WEIGHT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 """What weights are kept in: 16-bit training keeps float32 masters."""
@@ -59,7 +59,7 @@ class Parameter:
             raise ValueError(
                 f"Parameter {self.name}: data must have shape {self.shape}, got {value.shape}"
             )
-        if value.dtype == self._data.dtype and is_cupy(value) == is_cupy(self._data):
+        if value.dtype == self._data.dtype and device_of(value) == device_of(self._data):
             self._data[...] = value
         else:
             self._data, self.rounded = value.copy(), None
@@ -109,7 +109,7 @@ class Parameter:
             grad is None
             or grad.shape != self._data.shape
             or grad.dtype != self._data.dtype
-            or is_cupy(grad) != is_cupy(self._data)
+            or device_of(grad) != device_of(self._data)
         ):
             self.grad = grad = array_module(self._data).empty_like(self._data)
         return grad
