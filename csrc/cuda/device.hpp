@@ -40,7 +40,8 @@ class UseDevice {
   UseDevice& operator=(const UseDevice&) = delete;
 
  private:
-  int before_;
+  static constexpr int kUnchanged = -1;
+  int before_ = kUnchanged;
 };
 
 }  // namespace stapes::cuda

@@ -19,6 +19,11 @@ namespace {
 
 Allocator allocator{};
 
+// For destructors, which cannot throw: what failed there is not the next launch's error.
+void forget_failure(cudaError_t code) {
+  if (code != cudaSuccess) cudaGetLastError();
+}
+
 int attribute(cudaDeviceAttr what) {
   int device = 0, value = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
@@ -44,7 +49,7 @@ Workspace::~Workspace() {
   if (free_ != nullptr) {
     free_(data_);
   } else {
-    cudaFreeAsync(data_, stream_);
+    forget_failure(cudaFreeAsync(data_, stream_));
   }
 }
 
@@ -67,12 +72,17 @@ std::string unavailable_reason() {
          cudaGetErrorString(code);
 }
 
-UseDevice::UseDevice(int index) : before_(index) {
-  check(cudaGetDevice(&before_), "cudaGetDevice");
-  if (index != before_) check(cudaSetDevice(index), "cudaSetDevice");
+UseDevice::UseDevice(int index) {
+  int current = 0;
+  check(cudaGetDevice(&current), "cudaGetDevice");
+  if (index == current) return;
+  check(cudaSetDevice(index), "cudaSetDevice");
+  before_ = current;
 }
 
-UseDevice::~UseDevice() { cudaSetDevice(before_); }
+UseDevice::~UseDevice() {
+  if (before_ != kUnchanged) forget_failure(cudaSetDevice(before_));
+}
 
 #else
 
@@ -88,7 +98,7 @@ int sm_count() { return 4; }  // few, so that grids sized by it take more than o
 
 std::string unavailable_reason() { return ""; }
 
-UseDevice::UseDevice(int index) : before_(index) {}
+UseDevice::UseDevice(int /*index*/) {}
 UseDevice::~UseDevice() = default;
 
 #endif
