@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -22,7 +23,8 @@ class CudaRuntime(Runtime):
     The first launch of a program runs its function as it is, which also loads kernels and takes
     memory; the second captures it in a CUDA graph; from then on the graph is launched. Temporary
     memory of a program comes from a pool of its own that is kept as long as the graph, since the
-    graph has the addresses. Around a `scope`, CuPy's current stream and ours wait for each other.
+    graph has the addresses, and as long as any array in it. Around a `scope`, CuPy's current stream
+    and ours wait for each other.
 
     Parameters
     ----------
@@ -85,6 +87,8 @@ class CudaRuntime(Runtime):
                 with self._stream:
                     yield
             finally:
+                # CuPy goes back to the stream of the `with` around this, not to one in `use()`.
+                outer.use()
                 outer.wait_event(self._stream.record())
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -145,7 +149,7 @@ class _Captured:
 
     def __init__(self, cupy: Any, stream: Any, function: Program) -> None:
         self._cupy, self._stream, self._function = cupy, stream, function
-        self._memory = cupy.cuda.MemoryPool()
+        self._memory = _Memory(cupy.cuda)
         self._graph: Any = None
         self._ran = False
 
@@ -161,7 +165,7 @@ class _Captured:
 
     def _capture(self) -> Any:
         cuda = self._cupy.cuda
-        with cuda.using_allocator(self._memory.malloc):
+        with cuda.using_allocator(self._memory.malloc), _without_collection():
             self._stream.begin_capture()
             try:
                 self._function()
@@ -177,3 +181,36 @@ class _Captured:
                     ) from error
                 raise
             return self._stream.end_capture()
+
+
+class _Memory:
+    """A pool of CuPy's that lives as long as any array in it.
+
+    CuPy's memory knows its pool weakly, and a pool frees all it has when it goes, arrays in use
+    included. The gradients and the optimizer's state that a program's first run makes outlive it.
+    """
+
+    def __init__(self, cuda: Any) -> None:
+        self._cuda, self._pool = cuda, cuda.MemoryPool()
+
+    def malloc(self, size: int) -> Any:
+        """Return new memory: an allocator of CuPy's."""
+        taken = self._pool.malloc(size)
+        if size == 0:
+            return taken
+        owner = self._pool, taken
+        memory = self._cuda.UnownedMemory(taken.ptr, size, owner, taken.device_id)
+        return self._cuda.MemoryPointer(memory, 0)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Collect garbage now, and none within: destructors of old graphs and pools fail a capture."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
