@@ -108,9 +108,8 @@ class CudaRuntime(Runtime):
     def upload(self, host: NDArray[Any], device: Array) -> None:
         self._move(device.data.ptr, host.ctypes.data, host.nbytes, self._stream)
 
-    def upload_beside(self, host: NDArray[Any], device: Array, after: Event | None) -> Event:
-        if after is not None:
-            self._copies.wait_event(after)
+    def upload_beside(self, host: NDArray[Any], device: Array, after: Event) -> Event:
+        self._copies.wait_event(after)
         self._move(device.data.ptr, host.ctypes.data, host.nbytes, self._copies)
         event: Event = self._copies.record(self._event())
         return event

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ class DeviceStep:
             self.dropouts = [layer for layer in plan.layers if isinstance(layer, Dropout)]
             self._numbers = Numbers(runtime, len(self.dropouts))
         self._steps_seen = optimizer.steps
-        self._shapes: OrderedDict[tuple[Any, ...], _Shape] = OrderedDict()
+        self._shapes: OrderedDict[tuple[Any, ...], tuple[_Shape, Program]] = OrderedDict()
         self._watch: Watch | None = None
         self._parameters: list[Parameter] = []
 
@@ -88,10 +89,10 @@ class DeviceStep:
             Names the step in errors.
         """
         with self.runtime.scope():
-            shape = self._prepared(self.compute, x, target)
+            shape, program = self._prepared(self.compute, x, target)
             steps, offsets = self.optimizer.steps, [d.offset for d in self.dropouts]
             slot = self._numbers.write(self.optimizer.lr, self._count(steps), offsets)
-            shape.program()
+            program()
             offsets = shape.advanced(offsets)
             self._move_to(steps + 1, offsets)
             launched = Launched(self, shape, x, target, where, (steps, offsets))
@@ -102,8 +103,8 @@ class DeviceStep:
     def measure(self, x: Array, target: Array) -> Launched:
         """Start to compute loss and outputs in inference mode; a loss may be NaN here."""
         with self.runtime.scope():
-            shape = self._prepared(self.compute_loss, x, target)
-            shape.program()
+            shape, program = self._prepared(self.compute_loss, x, target)
+            program()
             launched = Launched(self, shape, x, target, None, None)
             self._done()
         return launched
@@ -161,24 +162,33 @@ class DeviceStep:
                 self.scale.load_state_dict(state["scale"])
         self._steps_seen = self.optimizer.steps
 
-    def _prepared(self, compute: Callable[[_Shape], None], x: Array, target: Array) -> _Shape:
-        """Return the program for a batch's shape, if need be a new one, and feed it the batch."""
+    def _prepared(
+        self, compute: Callable[[_Shape], None], x: Array, target: Array
+    ) -> tuple[_Shape, Program]:
+        """Return a batch's shape and the program for it, maybe new ones, and feed it the batch."""
         if self._watch is not None and self._watch.changed():
-            self._shapes.clear()
+            self._forget(len(self._shapes))
             self._watch = None
         key = compute.__name__, x.shape, target.shape, target.dtype
         if key not in self._shapes:
             self._watch = None
-            self._shapes[key] = shape = _Shape(self, compute, *key[1:])
+            shape = _Shape(self, *key[1:])
+            self._shapes[key] = shape, self.runtime.program(partial(compute, shape))
             self.plan.model._input(shape.x)  # draws the weights where they are not drawn yet
             self._parameters = self.plan.model.parameters()
             if len(self._shapes) > 2 * SHAPES_KEPT:
-                self._shapes.popitem(last=False)
+                self._forget(1)
         self._shapes.move_to_end(key)
-        shape = self._shapes[key]
+        shape, program = self._shapes[key]
         shape.feed(x, target)
         self.plan.refresh()
-        return shape
+        return shape, program
+
+    def _forget(self, count: int) -> None:
+        """Give up the oldest programs, once no copy is on its way to or from their memory."""
+        self.runtime.mark().synchronize()
+        for _ in range(count):
+            self._shapes.popitem(last=False)
 
     def _done(self) -> None:
         """Know the arrays and settings that programs were made with."""
@@ -243,7 +253,11 @@ class Launched(Pending):
 
 
 class _Shape:
-    """Buffers and the program of a step for one shape of inputs and targets."""
+    """Buffers of a step for one shape of inputs and targets.
+
+    It does not hold its program, which holds it: so both go at once when they are given up, and not
+    when garbage is collected next.
+    """
 
     value: Array  # the loss
     output: Array
@@ -252,7 +266,6 @@ class _Shape:
     def __init__(
         self,
         owner: DeviceStep,
-        compute: Callable[[_Shape], None],
         x_shape: tuple[int, ...],
         target_shape: tuple[int, ...],
         target_dtype: np.dtype[Any],
@@ -261,7 +274,6 @@ class _Shape:
         self.x = runtime.empty(x_shape, owner.dtype)
         self.target = runtime.empty(target_shape, target_dtype)
         self._feeds = Feed(runtime, self.x), Feed(runtime, self.target)
-        self.program: Program = runtime.program(lambda: compute(self))
         self._advance: list[int] | None = None
         self._staging: Iterator[list[NDArray[Any]]] | None = None
 

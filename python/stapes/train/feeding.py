@@ -49,7 +49,8 @@ class _Turn:
         self.host = runtime.staging(like.shape, like.dtype)
         self.device = runtime.empty(like.shape, like.dtype)
         self.sent: Event | None = None  # the host's may be written again
-        self.taken: Event | None = None  # the device's may be
+        # The device's may be; its memory may come from work that still uses it.
+        self.taken = runtime.mark()
 
 
 class Numbers:

@@ -72,7 +72,7 @@ class Runtime:
         """Copy to the device, in order with other work; ``host`` must stay as it is until then."""
         raise NotImplementedError
 
-    def upload_beside(self, host: NDArray[Any], device: Array, after: Event | None) -> Event:
+    def upload_beside(self, host: NDArray[Any], device: Array, after: Event) -> Event:
         """As `upload`, but beside other work, once ``after`` has passed; returns when it is done.
 
         Other work waits for it from `follow` on.
@@ -139,7 +139,7 @@ class HostRuntime(Runtime):
     def upload(self, host: NDArray[Any], device: Array) -> None:
         np.copyto(device, host)
 
-    def upload_beside(self, host: NDArray[Any], device: Array, after: Event | None) -> Event:
+    def upload_beside(self, host: NDArray[Any], device: Array, after: Event) -> Event:
         np.copyto(device, host)
         return _Passed()
 
