@@ -2,6 +2,7 @@
 
     kernel_log.py compile NVCC ARGUMENT...   runs nvcc; keeps the figures beside the object; fails
                                              on spills of kernels that spills.txt does not name
+    kernel_log.py report NVCC ARGUMENT...    the same, but only tells of such spills
     kernel_log.py table BUILD                prints the figures of a build as a Markdown table
 
 CMake runs the first for every source (csrc/cuda/cuda.cmake).
@@ -40,8 +41,8 @@ def parse(text: str) -> list[dict[str, str | int]]:
     return records
 
 
-def compile_one(command: list[str]) -> int:
-    """Run nvcc, and show what it said but for ptxas's figures."""
+def compile_one(command: list[str], *, strict: bool) -> int:
+    """Run nvcc, and show what it said but for ptxas's figures; ``strict`` fails on spills."""
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     noise = ("ptxas info", "    ", "bytes stack frame")
     told = [line for line in done.stderr.splitlines() if not line.startswith(noise)]
@@ -54,13 +55,16 @@ def compile_one(command: list[str]) -> int:
     allowed = [w for w in EXPECTED.read_text().splitlines() if w and not w.startswith("#")]
     bad = [r for r in records if r.get("spill_stores") and not named(r, allowed)]
     for r in bad:
-        output.unlink(missing_ok=True)
         print(
-            f"{demangled([str(r['kernel'])])[0]} ({r['arch']}): {r['spill_stores']} bytes of "
-            f"registers spilled; mend it, or name it in {EXPECTED}",
+            f"{'error' if strict else 'warning'}: {demangled([str(r['kernel'])])[0]} "
+            f"({r['arch']}): {r['spill_stores']} bytes of registers spilled; mend it, or name it "
+            f"in {EXPECTED}",
             file=sys.stderr,
         )
-    return 1 if bad else 0
+    if not bad or not strict:
+        return 0
+    output.unlink(missing_ok=True)
+    return 1
 
 
 def named(record: dict[str, str | int], allowed: list[str]) -> bool:
@@ -100,8 +104,8 @@ def table(build: Path) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["compile"]:
-        sys.exit(compile_one(sys.argv[2:]))
+    if sys.argv[1:2] in (["compile"], ["report"]):
+        sys.exit(compile_one(sys.argv[2:], strict=sys.argv[1] == "compile"))
     if sys.argv[1:2] == ["table"] and len(sys.argv) == 3:
         print(table(Path(sys.argv[2])))
     else:
