@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -10,7 +11,9 @@ import re
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -99,6 +102,41 @@ def test_a_stage_that_crashes_hangs_or_leaves_parts_out(part, tmp_path, monkeypa
         assert stage.records == [{"kind": "found", "value": 1}]
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [("done", 0, ""), ("failed", 1, "the build failed: why"), ("not run", 0, "no build: why")],
+)
+def test_nothing_runs_without_a_build(part, tmp_path, monkeypatch, status, code, told):
+    run, ran = part("run"), []
+
+    def run_stage(stage, *_):
+        ran.append(stage.name)
+        stage.status, stage.reason = (status, "why") if stage.name == "build" else ("done", "")
+
+    monkeypatch.setattr(run, "run_stage", run_stage)
+    monkeypatch.setattr(run.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path), "--device", "cpu", "ops", "step"])
+    assert run.main() == code
+    later = json.loads((tmp_path / "report.json").read_text())["stages"][1:]
+    assert ran == ["build"] + (["ops", "step"] if status == "done" else [])
+    assert {s["status"] for s in later} == {"done" if status == "done" else "not run"}
+    assert {s["reason"] for s in later} == {told}
+
+
+def test_cudas_programs_are_found_where_cuda_is_said_to_be(part, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+    tool = "a-tool-of-cudas"
+    assert part("machine").cuda_tool(tool) is None
+    for variable in ("CUDA_PATH", "CUDA_HOME"):
+        made = tmp_path / variable / "bin" / tool
+        made.parent.mkdir(parents=True)
+        made.touch()
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        assert part("machine").cuda_tool(tool) == str(made)
+
+
 def test_every_operators_tests_are_found(part):
     found = part("stage_test").operator_tests()
     for name in ("relu", "conv2d", "conv2d_fused", "batch_norm", "optim_steps", "cross_entropy"):
@@ -152,10 +190,22 @@ END 0 failed
 """
 
 
+REFUSED = """========= COMPUTE-SANITIZER
+========= Error: Device not supported.
+CALL float32 relu_fwd
+ERROR RuntimeError: kernel launch: unknown error
+END 1 failed
+========= ERROR SUMMARY: 0 errors
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "code", "status"),
     [
         (CLEAN, 0, "passed"),
+        (REFUSED, 1, "not run"),
+        (REFUSED.replace("0 errors", "2 errors"), 1, "failed"),
+        (CLEAN.replace("END 0", "ERROR OSError: libx could not be loaded\nEND 1"), 1, "failed"),
         (RACE, 0, "failed"),
         (CLEAN.replace("0 errors", "3 errors"), 0, "failed"),
         (CLEAN.replace("END 0", "ERROR RuntimeError: none yet\nEND 1"), 1, "failed"),
@@ -228,6 +278,51 @@ def test_steps_learn_as_torch_does(part):
         "graph channels_last",
     }  # fmt: skip
     np.testing.assert_allclose(found["losses"]["stapes"], found["losses"]["torch"], rtol=1e-3)
+
+
+def test_compiling_starts_anew_and_for_the_very_shapes(part, monkeypatch):
+    torch = pytest.importorskip("torch")
+    calls = mock.Mock()
+    monkeypatch.setattr(torch, "compile", calls.compile)
+    monkeypatch.setattr(torch.compiler, "reset", calls.reset)
+    cpu = part("device").Device("cpu")
+    part("seed_network").Theirs(8, 3, cpu).compile(mode="max-autotune")
+    wanted = mock.call.compile(mock.ANY, dynamic=False, mode="max-autotune")
+    assert calls.mock_calls == [mock.call.reset(), wanted]
+    folder = ROOT / "bench" / "gpu"
+    assert [f.name for f in folder.glob("*.py") if "torch.compile(" in f.read_text()] == [
+        "device.py"
+    ]
+
+
+class Cycle:
+    """Goes only when garbage is collected."""
+
+    def __init__(self):
+        self.itself = self
+
+
+def test_garbage_is_collected_before_a_capture_and_before_memory_is_given_back(part, monkeypatch):
+    pytest.importorskip("torch")
+    device = part("device")
+    gpu = device.Device("cpu")
+    gpu.cuda, gpu.xp = True, mock.MagicMock()
+    torch = mock.MagicMock()
+    monkeypatch.setattr(device, "torch", torch)
+
+    def gone(then):
+        garbage = weakref.ref(Cycle())
+        then.side_effect = lambda *_: seen.append(garbage() is None) or mock.DEFAULT
+
+    seen = []
+    gone(torch.cuda.graph)
+    states = []
+    gpu.captured(lambda: states.append(gc.isenabled()))
+    assert states == [True] * device.FIRST_CALLS + [False]
+    assert gc.isenabled()
+    gone(torch.cuda.empty_cache)
+    gpu.release()
+    assert seen == [True, True]
 
 
 def test_timing_is_by_turns(part):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import re
 import shutil
@@ -86,10 +87,14 @@ def software() -> dict[str, str]:
 
 
 def cuda_tool(name: str) -> str | None:
-    """Return the path of one of CUDA's programs: on PATH, beside nvcc, or where CUDA usually is."""
+    """Return the path of one of CUDA's programs: on PATH, beside nvcc, or where CUDA is said to be.
+
+    That is CUDA_HOME or CUDA_PATH, else the usual place.
+    """
     nvcc = shutil.which("nvcc")
     folders = [Path(nvcc).resolve().parent] if nvcc else []
-    folders.append(Path("/usr/local/cuda/bin"))
+    homes = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
+    folders += [Path(home) / "bin" for home in homes if home]
     found = shutil.which(name)
     return found or next((str(f / name) for f in folders if (f / name).exists()), None)
 

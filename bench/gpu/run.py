@@ -54,6 +54,7 @@ def main() -> int:
         "rehearsal": args.device == "cpu",
     }
     stages = [Stage(name, "not run", "not reached") for name in names]
+    build = stages[0]
     no_device = ""
     gpu: dict[str, Any] = {}
     if args.device == "cuda":
@@ -67,8 +68,9 @@ def main() -> int:
     for stage in stages:
         if no_device:
             stage.reason = no_device
-        elif stages[0].status == "failed":
-            stage.reason = f"the build failed: {stages[0].reason}"
+        elif stage is not build and build.status != "done":
+            told = "the build failed" if build.status == "failed" else "no build"
+            stage.reason = f"{told}: {build.reason}"
         else:
             deadline = time.time() + _allowed(stage.name, names, end - time.time())
             run_stage(stage, out, args.device, arch, deadline)

@@ -64,14 +64,16 @@ def summary(tool: str, text: str, code: int | None) -> dict[str, Any]:
     ended = "\nEND " in text
     told = {"tool": tool, "calls": len(calls), "errors": counted, "raised": raised[:5]}
     told["first"] = _first_findings(text)
-    refused = next((mark for mark in REFUSALS if mark in text), None)
+    # Where the tool refuses the device, the calls fail for that, and nothing was looked at.
+    said = [line for line in text.splitlines() if not line.startswith("ERROR ")]
+    refused = next((line for line in said if any(mark in line for mark in REFUSALS)), None)
+    if refused is not None and not counted:
+        return told | {"status": "not run", "reason": f"the tool says: {refused[:200]}"}
     if counted or raised:
         return told | {
             "status": "failed",
             "reason": f"{counted} errors, {len(raised)} calls raised",
         }
-    if refused is not None:
-        return told | {"status": "not run", "reason": f"the tool says: {_line_with(text, refused)}"}
     if code is None:
         last = calls[-1] if calls else "no call"
         return told | {
@@ -91,10 +93,6 @@ def _first_findings(text: str, count: int = 4, length: int = 8) -> list[str]:
              "Program hit", "Misaligned", "Potential")  # fmt: skip
     starts = [i for i, line in enumerate(lines) if line.startswith(marks)]
     return ["\n".join(lines[i : i + length]) for i in starts[:count]]
-
-
-def _line_with(text: str, mark: str) -> str:
-    return next(line for line in text.splitlines() if mark in line)[:200]
 
 
 if __name__ == "__main__":
