@@ -44,9 +44,10 @@ def torch_layer(layer: nn.Layer, torch: Any) -> Any:
         return made
     if isinstance(layer, nn.Linear):
         out, wide = layer.weight.data.shape
-        made = t.Linear(wide, out)
+        made = t.Linear(wide, out, bias=layer.bias is not None)
         made.weight.data = torch.from_numpy(layer.weight.data.copy())
-        made.bias.data = torch.from_numpy(layer.bias.data.copy())
+        if layer.bias is not None:
+            made.bias.data = torch.from_numpy(layer.bias.data.copy())
         return made
     if isinstance(layer, nn.BatchNorm2d):
         return t.BatchNorm2d(

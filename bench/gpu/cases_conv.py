@@ -26,96 +26,106 @@ def conv_cases() -> Iterator[Case]:
         ("C64 16x16 depthwise", "other", 16, 16, 64, 64, (3, 3), (1, 1), (1, 1), 64),
         ("C1 1x16000 -> 64, 1x80/4", "first", 1, 16000, 1, 64, (1, 80), (1, 4), (0, 0), 1),
     ]
-    for name, group, H, W, C, K, (R, S), stride, pad, groups in layers:
-        P, Q = (H + 2 * pad[0] - R) // stride[0] + 1, (W + 2 * pad[1] - S) // stride[1] + 1
-        kw: dict[str, Any] = {"stride": stride, "padding": pad, "groups": groups}
-        shape = {"x": (H, W, C), "dy": (P, Q, K), "w": (K, R, S, C // groups), "b": (K,)}
+    for layer in layers:
+        yield from _directions(*layer)
 
-        def shapes(names: str, shape: Any = shape) -> Shapes:
-            return lambda n: {
-                k: (n, *shape[k]) if k in ("x", "dy") else shape[k] for k in names.split()
-            }
 
-        def back(t: Any, mask: list[bool], K: int = K, kw: Any = kw) -> tuple[Any, ...]:
-            args = ([K], kw["stride"], kw["padding"], [1, 1], False, [0, 0], kw["groups"])
-            return tuple(aten.convolution_backward(t.dy, t.x, t.w, *args, mask))
+def _directions(
+    name: str, group: str, H: int, W: int, C: int, K: int, window: tuple[int, int],
+    stride: tuple[int, int], pad: tuple[int, int], groups: int,
+) -> Iterator[Case]:  # fmt: skip
+    R, S = window
+    P, Q = (H + 2 * pad[0] - R) // stride[0] + 1, (W + 2 * pad[1] - S) // stride[1] + 1
+    kw: dict[str, Any] = {"stride": stride, "padding": pad, "groups": groups}
+    shape = {"x": (H, W, C), "dy": (P, Q, K), "w": (K, R, S, C // groups), "b": (K,)}
 
-        common: dict[str, Any] = {
-            "group": group,
-            "multiplies": True,
-            "flops": lambda n, each=2 * P * Q * K * (C // groups) * R * S: n * each,
+    def shapes(names: str) -> Shapes:
+        return lambda n: {
+            k: (n, *shape[k]) if k in ("x", "dy") else shape[k] for k in names.split()
         }
-        yield Case(
-            f"conv {name} fwd", shapes=shapes("x w b"), **common,
-            ours=lambda a, p, out, kw=kw: ops.conv2d_fwd(a.x, a.w, a.b, **kw, **p, out=out),
-            theirs=lambda t, kw=kw: (nnf.conv2d(t.x, t.w, t.b, **kw),),
-        )  # fmt: skip
-        if group != "first":
-            yield Case(
-                f"conv {name} dgrad", shapes=shapes("x dy w"), unread=frozenset({"x"}), **common,
-                ours=lambda a, p, out, kw=kw: ops.conv2d_dgrad(
-                    a.dy, a.w, a.x.shape, **kw, **p, out=out
-                ),
-                theirs=lambda t, back=back: back(t, [True, False, False])[:1],
-            )  # fmt: skip
 
-        def wgrad(a: Any, p: dict[str, Any], out: Any, kw: Any = kw) -> Any:
-            dw, db = (None, None) if out is None else out
-            dw = ops.conv2d_wgrad(a.dy, a.x, a.w.shape, **kw, **p, out=dw)
-            return dw, ops.conv2d_bgrad(a.dy, out=db)
+    def back(t: Any, mask: list[bool]) -> tuple[Any, ...]:
+        args = ([K], kw["stride"], kw["padding"], [1, 1], False, [0, 0], kw["groups"])
+        return tuple(aten.convolution_backward(t.dy, t.x, t.w, *args, mask))
 
+    common: dict[str, Any] = {
+        "group": group,
+        "multiplies": True,
+        "flops": lambda n: n * 2 * P * Q * K * (C // groups) * R * S,
+    }
+    yield Case(
+        f"conv {name} fwd", shapes=shapes("x w b"), **common,
+        ours=lambda a, p, out: ops.conv2d_fwd(a.x, a.w, a.b, **kw, **p, out=out),
+        theirs=lambda t: (nnf.conv2d(t.x, t.w, t.b, **kw),),
+    )  # fmt: skip
+    if group != "first":
         yield Case(
-            f"conv {name} wgrad + bias", shapes=shapes("x dy w"), unread=frozenset({"w"}), **common,
-            ours=wgrad, theirs=lambda t, back=back: back(t, [False, True, True])[1:],
+            f"conv {name} dgrad", shapes=shapes("x dy w"), unread=frozenset({"x"}), **common,
+            ours=lambda a, p, out: ops.conv2d_dgrad(a.dy, a.w, a.x.shape, **kw, **p, out=out),
+            theirs=lambda t: back(t, [True, False, False])[:1],
         )  # fmt: skip
+
+    def wgrad(a: Any, p: dict[str, Any], out: Any) -> Any:
+        dw, db = (None, None) if out is None else out
+        dw = ops.conv2d_wgrad(a.dy, a.x, a.w.shape, **kw, **p, out=dw)
+        return dw, ops.conv2d_bgrad(a.dy, out=db)
+
+    yield Case(
+        f"conv {name} wgrad + bias", shapes=shapes("x dy w"), unread=frozenset({"w"}), **common,
+        ours=wgrad, theirs=lambda t: back(t, [False, True, True])[1:],
+    )  # fmt: skip
 
 
 def pair_cases() -> Iterator[Case]:
     """Yield conv + ReLU + 2x2 max pool of the seed network, forward and backward."""
     for H, C, K in ((64, 3, 32), (64, 1, 32), (32, 32, 64)):
-        need_dx = C > 3
-        flops = 2 * H * H * K * 9 * C
-        name = f"C{C} {H}x{H} -> {K} + ReLU + pool"
+        yield from _pair(H, C, K)
 
-        def forward(t: Any) -> tuple[Any, Any, Any]:
-            z = torch.relu(nnf.conv2d(t.x, t.w, t.b, padding=1))
-            return (z, *nnf.max_pool2d(z, 2, return_indices=True))
 
-        def backward(t: Any, K: int = K, need_dx: bool = need_dx) -> tuple[Any, ...]:
-            dz = aten.max_pool2d_with_indices_backward(
-                t.dy, t.z, [2, 2], [2, 2], [0, 0], [1, 1], False, t.indices
-            )
-            dz = aten.threshold_backward(dz, t.z, 0)
-            args = ([K], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [need_dx, True, True])
-            return tuple(aten.convolution_backward(dz, t.x, t.w, *args))
+def _pair(H: int, C: int, K: int) -> Iterator[Case]:
+    need_dx = C > 3
+    flops = 2 * H * H * K * 9 * C
+    name = f"C{C} {H}x{H} -> {K} + ReLU + pool"
 
-        def saved(t: Any, forward: Any = forward) -> dict[str, Any]:
-            z, _, indices = forward(t)
-            return {"z": z, "indices": indices}
+    def forward(t: Any) -> tuple[Any, Any, Any]:
+        z = torch.relu(nnf.conv2d(t.x, t.w, t.b, padding=1))
+        return (z, *nnf.max_pool2d(z, 2, return_indices=True))
 
-        yield Case(
-            f"{name} fwd", "pair",
-            shapes=lambda n, H=H, C=C, K=K: {"x": (n, H, H, C), "w": (K, 3, 3, C), "b": (K,)},
-            ours=lambda a, p, out: ops.conv2d_relu_max_pool2d_fwd(
-                a.x, a.w, a.b, padding=1, **p, out=out
-            ),
-            theirs=lambda t, forward=forward: forward(t)[1:2],
-            flops=lambda n, flops=flops: n * flops, multiplies=True,
-        )  # fmt: skip
-        yield Case(
-            f"{name} bwd", "pair",
-            shapes=lambda n, H=H, C=C, K=K: {
-                "x": (n, H, H, C), "w": (K, 3, 3, C), "b": (K,), "dy": (n, H // 2, H // 2, K)
-            },
-            ours_before=lambda a, p: {
-                "argmax": ops.conv2d_relu_max_pool2d_fwd(a.x, a.w, a.b, padding=1, **p)[1]
-            },
-            ours=lambda a, p, out, need_dx=need_dx: ops.conv2d_relu_max_pool2d_bwd(
-                a.dy, a.argmax, a.x, a.w, padding=1, need_dx=need_dx, **p, out=out
-            ),
-            theirs_before=saved, theirs=backward, multiplies=True, unread=frozenset({"b"}),
-            flops=lambda n, flops=flops, need_dx=need_dx: n * flops * (1 + need_dx),
-        )  # fmt: skip
+    def backward(t: Any) -> tuple[Any, ...]:
+        dz = aten.max_pool2d_with_indices_backward(
+            t.dy, t.z, [2, 2], [2, 2], [0, 0], [1, 1], False, t.indices
+        )
+        dz = aten.threshold_backward(dz, t.z, 0)
+        args = ([K], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [need_dx, True, True])
+        return tuple(aten.convolution_backward(dz, t.x, t.w, *args))
+
+    def saved(t: Any) -> dict[str, Any]:
+        z, _, indices = forward(t)
+        return {"z": z, "indices": indices}
+
+    yield Case(
+        f"{name} fwd", "pair",
+        shapes=lambda n: {"x": (n, H, H, C), "w": (K, 3, 3, C), "b": (K,)},
+        ours=lambda a, p, out: ops.conv2d_relu_max_pool2d_fwd(
+            a.x, a.w, a.b, padding=1, **p, out=out
+        ),
+        theirs=lambda t: forward(t)[1:2],
+        flops=lambda n: n * flops, multiplies=True,
+    )  # fmt: skip
+    yield Case(
+        f"{name} bwd", "pair",
+        shapes=lambda n: {
+            "x": (n, H, H, C), "w": (K, 3, 3, C), "b": (K,), "dy": (n, H // 2, H // 2, K)
+        },
+        ours_before=lambda a, p: {
+            "argmax": ops.conv2d_relu_max_pool2d_fwd(a.x, a.w, a.b, padding=1, **p)[1]
+        },
+        ours=lambda a, p, out: ops.conv2d_relu_max_pool2d_bwd(
+            a.dy, a.argmax, a.x, a.w, padding=1, need_dx=need_dx, **p, out=out
+        ),
+        theirs_before=saved, theirs=backward, multiplies=True, unread=frozenset({"b"}),
+        flops=lambda n: n * flops * (1 + need_dx),
+    )  # fmt: skip
 
 
 def transposed_cases() -> Iterator[Case]:

@@ -5,6 +5,7 @@ On the CPU all of it works likewise, so that the benchmarks can be rehearsed wit
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 FLUSH_BYTES = 256 << 20  # several times any L2
-SLEEP_CYCLES = 200_000  # about 0.1 ms, in which the host gets ahead of the GPU
+SLEEP_CYCLES = 2_000_000  # about 1 ms, in which the host queues even a call of dozens of arrays
 FIRST_CALLS = 3  # cuDNN tries its algorithms, kernels are loaded, memory is taken
 
 
@@ -38,7 +39,8 @@ class Device:
             self.xp = cupy
             self._stream = cupy.cuda.Stream(non_blocking=True)
             self._stream.use()
-            torch.cuda.set_stream(torch.cuda.ExternalStream(self._stream.ptr))
+            stream = torch.cuda.ExternalStream(self._stream.ptr)  # type: ignore[no-untyped-call]
+            torch.cuda.set_stream(stream)
             self._flushed = torch.empty(FLUSH_BYTES // 4, dtype=torch.int32, device="cuda")
             torch.backends.cudnn.benchmark = True
         self.tf32(False)
@@ -81,6 +83,7 @@ class Device:
     def release(self) -> None:
         """Give memory back that both libraries keep for later."""
         if self.cuda:
+            gc.collect()  # so that graphs and arrays in cycles give theirs back too
             self.synchronize()
             torch.cuda.empty_cache()
             self.xp.get_default_memory_pool().free_all_blocks()
@@ -89,15 +92,20 @@ class Device:
         """Return ``f`` captured in a CUDA graph; on the CPU ``f`` itself."""
         if not self.cuda:
             return f
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(FIRST_CALLS):
                 f()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            result = f()
+        gc.collect()  # now, and not within: the destructor of an old graph fails a capture
+        gc.disable()
+        try:
+            with torch.cuda.graph(graph):
+                result = f()
+        finally:
+            gc.enable()
 
         def replay() -> Any:
             graph.replay()
@@ -149,8 +157,9 @@ class Device:
             self._flushed.zero_()
         else:
             f()
-        torch.cuda._sleep(SLEEP_CYCLES)
-        begin_event, end_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda._sleep(SLEEP_CYCLES)  # type: ignore[no-untyped-call]
+        event: Any = torch.cuda.Event
+        begin_event, end_event = (event(enable_timing=True) for _ in range(2))
         begin_event.record()
         f()
         end_event.record()
@@ -185,6 +194,16 @@ class Device:
             f()
         self.synchronize()
         return (time.perf_counter() - begin) / count
+
+
+def compiled(f: Callable[..., Any], **how: Any) -> Callable[..., Any]:
+    """Return ``f`` through torch.compile, for the very shapes it gets, as if it were the first.
+
+    What was compiled before for other shapes would make this one dynamic; and functions that share
+    their code count as one, which after eight times is left eager without a word.
+    """
+    torch.compiler.reset()
+    return torch.compile(f, dynamic=False, **how)
 
 
 def peaks(device: Device) -> dict[str, float]:

@@ -19,8 +19,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from calls import Call, calls
-from devices import Copied, Cuda
+from calls import Call, calls  # type: ignore[import-not-found]
+from devices import Copied, Cuda  # type: ignore[import-not-found]
 from stapes.audio import LogMel
 
 

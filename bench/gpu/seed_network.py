@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from device import Device
+from device import Device, compiled
 
 from stapes import nn, optim
 
@@ -66,7 +66,7 @@ class Theirs:
             t.Flatten(), t.Linear(flat, 64), t.ReLU(), t.Linear(64, CLASSES),
         ).to(device.name)  # fmt: skip
         self.format = torch.channels_last if last else torch.contiguous_format
-        self.net = net.to(memory_format=self.format)
+        self.net = net.to(memory_format=self.format)  # type: ignore[call-overload]
         self.device, self.half, self.capturable = device, half, capturable
         self.optimizer = torch.optim.Adam(
             net.parameters(), lr=LR, fused=True, capturable=capturable and device.cuda
@@ -85,15 +85,15 @@ class Theirs:
 
     def compile(self, **how: Any) -> None:
         """Run forward and loss, and so their backward, through torch.compile."""
-        self.loss, self.compiled = torch.compile(self._loss, **how), True
+        self.loss, self.compiled = compiled(self._loss, **how), True
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Forward, backward, update; the loss stays on the device."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.compiled:
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         loss = self.loss(x, y)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss
 

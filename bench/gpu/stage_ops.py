@@ -12,7 +12,7 @@ import torch
 from case import Case
 from cases import all_cases
 from context import Context, NotRunError, first_line, start
-from device import Device, peaks
+from device import Device, compiled, peaks
 from pytest_records import STICKY
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16,
@@ -148,8 +148,11 @@ def their_side(
         def eager(last: bool = last) -> Callable[[], Any]:
             return their_call(case, as_theirs(inputs, last=last))
 
+        def graph(eager: Callable[[], Callable[[], Any]] = eager) -> Callable[[], Any]:
+            return device.captured(eager())
+
         yield mode, eager
-        yield f"{mode} graph", lambda eager=eager: device.captured(eager())
+        yield f"{mode} graph", graph
 
 
 def as_theirs(
@@ -232,12 +235,12 @@ def compiled_cases(context: Context, device: Device) -> str:
                 inputs = made_inputs(device, case, batch, DTYPES[precision])
                 ours, _, _ = our_side(device, case, inputs, precision)
                 t = as_theirs(inputs, last=True)
-                compiled = torch.compile(case.theirs, mode="max-autotune")
+                theirs = compiled(case.theirs, mode="max-autotune")
 
                 @torch.no_grad()
-                def call(compiled: Any = compiled, t: Any = t) -> Any:
-                    torch.compiler.cudagraph_mark_step_begin()
-                    return compiled(t)
+                def call(theirs: Any = theirs, t: Any = t) -> Any:
+                    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+                    return theirs(t)
 
                 told["cold"] = device.interleave(
                     {"stapes": ours, "compiled": call}, seconds=SECONDS, cold=True
