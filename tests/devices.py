@@ -179,7 +179,7 @@ class Cuda(Copied):
     name = "cuda"
     kernels = "cuda"
     dtypes = Simt.dtypes
-    fast = False
+    fast = True
 
     def put(self, x):
         import cupy

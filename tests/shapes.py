@@ -159,6 +159,10 @@ TILE_CASES = (
     ConvCase("grouped_odd_k", (2, 9, 8, 32), (22, 2, 2, 16), groups=2),
     ConvCase("grouped_stride2", (2, 9, 8, 32), (48, 3, 3, 16), stride=2, padding=1, groups=2),
     ConvCase("many_splits", (9, 12, 13, 8), (8, 1, 2, 8)),
+    # Few pixels and channels, long sums: CUDA's forward splits them.
+    ConvCase("split_depth", (2, 4, 4, 64), (40, 3, 3, 64), padding=1),
+    ConvCase("split_depth_grouped", (1, 3, 4, 128), (24, 3, 3, 64), padding=1, groups=2),
+    ConvCase("split_depth_elements", (1, 3, 3, 67), (5, 3, 3, 67)),
     # More than the emulator has in one launch.
     ConvCase("1x1_two_launches", (3, 10, 20, 8), (8, 1, 1, 8)),
     ConvCase("two_launches_stride2", (5, 20, 21, 8), (8, 2, 2, 8), stride=2),

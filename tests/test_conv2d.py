@@ -92,6 +92,23 @@ def test_adjoint(ops, dtype, case, random):
     assert_adjoint((dy, y), (dx, x), (dw, w))
 
 
+def test_batch_is_its_images(ops, dtype, random):
+    """On a GPU big enough for the largest tiles, of which one image has too few."""
+    case = ConvCase("", (9, 12, 13, 8), (16, 3, 3, 8), padding=1)
+    if ops.name == "cuda":
+        case = ConvCase("", (64, 32, 32, 64), (128, 3, 3, 64), padding=1)
+    x, w, b, dy = inputs(case, random.integers, dtype)
+    o = case.options
+    y, dx = ops.conv2d_fwd(x, w, b, **o), ops.conv2d_dgrad(dy, w, x.shape, **o)
+    dw = np.zeros(w.shape)
+    for i in range(case.x[0]):
+        image, gradient = x[i : i + 1], dy[i : i + 1]
+        assert_exact(y[i : i + 1], ops.conv2d_fwd(image, w, b, **o), dtype)
+        assert_exact(dx[i : i + 1], ops.conv2d_dgrad(gradient, w, image.shape, **o), dtype)
+        dw += ops.conv2d_wgrad(gradient, image, w.shape, **o)
+    assert_exact(ops.conv2d_wgrad(dy, x, w.shape, **o), dw, wide(dtype))
+
+
 @st.composite
 def conv_cases(draw):
     small = st.integers(1, 4)

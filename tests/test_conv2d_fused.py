@@ -130,6 +130,28 @@ def test_adjoint(ops, dtype, case, random):
     assert_adjoint((dy, np.where(argmax == DEAD, 0, np.broadcast_to(b, y.shape))), (db, b))
 
 
+def test_batch_is_its_images(ops, dtype, random):
+    """On a GPU big enough for the largest tiles, of which one image has too few."""
+    case = FusedCase("", (5, 8, 9, 8), (16, 3, 3, 8), padding=1)
+    if ops.name == "cuda":
+        case = FusedCase("", (64, 32, 32, 64), (128, 3, 3, 64), padding=1)
+    x, w, b = inputs(case, random.integers, dtype)
+    o = case.fused_options
+    y, argmax = ops.conv2d_relu_max_pool2d_fwd(x, w, b, **o)
+    dy = random.integers(y.shape, dtype)
+    dx, dw, _ = ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **o)
+    sum_of_dw = np.zeros(w.shape)
+    for i in range(case.x[0]):
+        own = slice(i, i + 1)
+        alone = ops.conv2d_relu_max_pool2d_fwd(x[own], w, b, **o)
+        assert_exact(y[own], alone[0], dtype)
+        assert_exact(argmax[own], alone[1], np.uint8)
+        back = ops.conv2d_relu_max_pool2d_bwd(dy[own], argmax[own], x[own], w, **o)
+        assert_exact(dx[own], back[0], dtype)
+        sum_of_dw += back[1]
+    assert_exact(dw, sum_of_dw, wide(dtype))
+
+
 @st.composite
 def fused_cases(draw):
     small = st.integers(1, 3)

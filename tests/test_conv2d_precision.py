@@ -22,6 +22,7 @@ CASES = [
     ConvCase("wide", (1, 17, 16, 72), (72, 1, 2, 72)),
     ConvCase("grouped_stride2", (2, 9, 8, 16), (16, 3, 3, 8), stride=2, padding=1, groups=2),
     ConvCase("many_splits", (9, 12, 13, 8), (8, 1, 2, 8)),
+    ConvCase("split_depth", (2, 3, 4, 64), (24, 3, 3, 64), padding=1),
 ]
 TF32 = 2.0**-11  # the relative error of a number rounded to TF32
 

@@ -103,7 +103,7 @@ def test_ends_and_numbers_of_frames(cuda, samples):
 
 def test_silence_is_the_floor(cuda):
     x = np.zeros((1, 1000), np.float32)
-    np.testing.assert_allclose(on_device(cuda, audio.LogMel(), x), -100.0, atol=1e-5)
+    np.testing.assert_allclose(on_device(cuda, audio.LogMel(), x), -100.0, atol=5e-5)
     kaldi = audio.LogMel(preset="kaldi")
     np.testing.assert_allclose(on_device(cuda, kaldi, x), np.log(2.0**-23), rtol=1e-6)
     np.testing.assert_allclose(on_device(cuda, kaldi, x + 0.5), np.log(2.0**-23), rtol=1e-6)
@@ -137,7 +137,7 @@ def test_filters_outside_of_the_spectrum_are_cut_off(cuda):
     settings = audio.LogMel().operator_settings(1000)
     y = cuda.log_mel(clip(1000)[None], window, roots, bins, np.ones_like(weights), **settings)
     assert np.isfinite(y).all()
-    np.testing.assert_allclose(y[..., 2:], -100.0, atol=1e-5)
+    np.testing.assert_allclose(y[..., 2:], -100.0, atol=5e-5)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,15 @@ namespace stapes::cuda {
 
 // ---- tiles, chosen by shape alone. A warp's accumulators are kWarpM * kWarpN / 32 registers a thread.
 //              M    N   warp    stages, blocks an SM    threads  shared memory  accumulators, limit of registers
-using Wide = Tile<128, 128, 64, 32, 4, 2>;    // 256     64 KB   64  128
-using Tall = Tile<128, 64, 64, 32, 4, 3>;     // 128     48 KB   64  168
-using TallFew = Tile<128, 64, 64, 32, 4, 2>;  // 128     48 KB   64  255
-using Narrow = Tile<128, 32, 32, 32, 4, 4>;   // 128     40 KB   32  128
-using Square = Tile<64, 64, 32, 32, 4, 4>;    // 128     32 KB   32  128
-using Small = Tile<64, 32, 32, 16, 4, 5>;     // 128     24 KB   16  102
-using SmallFew = Tile<64, 32, 32, 16, 4, 4>;  // 128     24 KB   16  128: for Elements, which hold pieces in registers
-using Smallest = Tile<32, 32, 32, 16, 4, 6>;  //  64     16 KB   16  168
+using Wide = Tile<128, 128, 64, 32, 4, 2>;     // 256     64 KB   64  128
+using Tall = Tile<128, 64, 64, 32, 4, 3>;      // 128     48 KB   64  168
+using TallFew = Tile<128, 64, 64, 32, 4, 2>;   // 128     48 KB   64  255
+using Narrow = Tile<128, 32, 32, 32, 4, 4>;    // 128     40 KB   32  128
+using Square = Tile<64, 64, 32, 32, 4, 4>;     // 128     32 KB   32  128
+using SquareFew = Tile<64, 64, 32, 32, 4, 3>;  // 128     32 KB   32  168
+using Small = Tile<64, 32, 32, 16, 4, 5>;      // 128     24 KB   16  102
+using SmallFew = Tile<64, 32, 32, 16, 4, 4>;   // 128     24 KB   16  128: for Elements, which hold pieces in registers
+using Smallest = Tile<32, 32, 32, 16, 4, 6>;   //  64     16 KB   16  168
 
 template <class... T>
 struct Tiles {};
@@ -52,17 +53,17 @@ struct FilterTiles<Ffma> {
 };
 template <>
 struct FilterTiles<Tf32> {
-  using List = Tiles<TallFew, Smallest>;
+  using List = Tiles<TallFew, SquareFew, Smallest>;
 };
 template <>
 struct FilterTiles<Tf32x3> {
-  using List = Tiles<TallFew, Smallest>;
+  using List = Tiles<TallFew, SquareFew, Smallest>;
 };
 
 #ifdef STAPES_SIMT
 inline constexpr std::int64_t kEnoughBlocks = 3;  // so that tests on the emulator meet all tiles
 #else
-inline constexpr std::int64_t kEnoughBlocks = 264;  // two for each SM of an H100
+inline constexpr std::int64_t kEnoughBlocks = 256;  // about two for each SM of an H100
 #endif
 
 // Calls f with the first tile that M and N fill to more than half and that makes `enough` blocks of `copies` problems;

@@ -148,13 +148,15 @@ struct Tf32x3 : MmaPlaces {
         std::uint32_t high_a[4], low_a[4];
         load_a<A>(high_a, a, m + 16 * i, step);
         split(high_a, low_a);
+        // The small products first. All of one kind in a row: those that follow each other add to different sums.
 #pragma unroll
-        for (int j = 0; j < Tile::kWarpN / 8; ++j) {  // the small products first
-          const std::uint32_t high_b[2] = {high[j / 2][j % 2 * 2], high[j / 2][j % 2 * 2 + 1]};
-          const std::uint32_t low_b[2] = {low[j / 2][j % 2 * 2], low[j / 2][j % 2 * 2 + 1]};
-          mma_m16n8k8_tf32(acc.d[i][j], low_a, high_b);
-          mma_m16n8k8_tf32(acc.d[i][j], high_a, low_b);
-          mma_m16n8k8_tf32(acc.d[i][j], high_a, high_b);
+        for (int kind = 0; kind < 3; ++kind) {
+#pragma unroll
+          for (int j = 0; j < Tile::kWarpN / 8; ++j) {
+            const std::uint32_t (&of_b)[4] = (kind == 1 ? low : high)[j / 2];
+            const std::uint32_t b_pair[2] = {of_b[j % 2 * 2], of_b[j % 2 * 2 + 1]};
+            mma_m16n8k8_tf32(acc.d[i][j], kind == 0 ? low_a : high_a, b_pair);
+          }
         }
       }
     }

@@ -16,13 +16,18 @@ struct Splits {
   std::int64_t count() const { return launches * each; }
 };
 
-inline Splits splits_of(const Conv2dShape& s) {
+// Filled with the tiles that whole pieces take, whatever the source, so that the sums do not depend on addresses.
+template <class List>
+Splits splits_of(const Conv2dShape& s) {
   constexpr std::int64_t kTargetBlocks = 512, kLeastPixels = 256, kMultiple = kStageDepth<half>;
-  const auto tiles = [](std::int64_t n) { return ceil_div<std::int64_t>(n, n > 64 ? 128 : 64); };
-  const std::int64_t blocks =
-      s.groups * tiles(s.K / s.groups) * tiles(s.window.kernel_h * s.window.kernel_w * s.C / s.groups);
+  const std::int64_t K = s.K / s.groups, places = s.window.kernel_h * s.window.kernel_w * s.C / s.groups;
+  std::int64_t blocks = 0;
+  with_tile(List{}, K, places, 1, 1, [&]<class Tile>(Tile) {
+    blocks = s.groups * ceil_div<std::int64_t>(K, Tile::kM) * ceil_div<std::int64_t>(places, Tile::kN);
+  });
   const std::int64_t images = std::min(s.N, images_at_once(s)), pixels = images * s.window.P * s.window.Q;
-  const std::int64_t wanted = std::min(ceil_div(kTargetBlocks, blocks), ceil_div(pixels, kLeastPixels));
+  const std::int64_t wanted =
+      std::min(std::max<std::int64_t>(kTargetBlocks / blocks, 1), ceil_div(pixels, kLeastPixels));
   const std::int64_t size = ceil_div(ceil_div(pixels, wanted), kMultiple) * kMultiple;
   return {size, ceil_div(s.N, images), ceil_div(pixels, size)};
 }
@@ -103,7 +108,7 @@ void run_wgrad(const Conv2dWgradArgs& args, const Conv2dShape& s, const F& set_g
   const std::int64_t dw_elements = s.K * s.window.kernel_h * s.window.kernel_w * (s.C / s.groups);
   const auto bytes = [&](std::int64_t count) { return sizeof(float) * static_cast<std::size_t>(count * dw_elements); };
   if (s.N == 0) return zero(args.dw, bytes(1), stream);
-  const Splits splits = splits_of(s);
+  const Splits splits = splits_of<Whole>(s);
   const bool several = splits.count() > 1;
   const Workspace partials(several ? bytes(splits.count()) : 0, stream);
   float* const dw = static_cast<float*>(args.dw);
