@@ -24,8 +24,8 @@ ROUNDS = [(512, "bf16"), (512, "fp32"), (32, "bf16"), (32, "fp32"), (512, "tf32"
 COMPILED = [(512, "bf16"), (32, "bf16"), (512, "fp32"), (32, "fp32")]
 COMPILE_SHARE = 0.25  # of the time, for torch.compile, which takes long for each function
 COMPILE_SECONDS = 45.0  # without which none is begun
-SECONDS = 0.03  # a case's repeats: as often flushed as warm
-ERRORS_AT = 32  # the batch size for which errors against float64 are computed
+SECONDS = 0.05  # a case's repeats: as often flushed as warm
+ERRORS_AT = 512  # the batch size for which errors against float64 are computed
 
 
 def measure(context: Context) -> None:
