@@ -99,7 +99,7 @@ def reason(output: str) -> str:
     ):
         return found[0][:160]
     if found := re.search(r"(?:AssertionError|Error): [^\n]*", output):
-        return found[0][:160]
+        return found[0][:160] if found[0].split(":")[1].strip() else "wrong numbers"
     return output.strip().splitlines()[-1][:160] if output.strip() else ""
 
 
