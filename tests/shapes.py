@@ -196,6 +196,10 @@ FUSED_CASES = (
         "two_launches", (5, 12, 13, 8), (8, 3, 3, 8), padding=1
     ),  # the emulator's have 512 pixels
     FusedCase("1d_1x80_stride4", (2, 1, 400, 1), (8, 1, 80, 1), stride=(1, 4), pool=(1, 4)),
+    # For kernels that go over the pooled gradient: several words of 64 k, strides, bands of rows.
+    FusedCase("k130", (1, 6, 5, 16), (130, 3, 3, 16), padding=1),
+    FusedCase("strides_and_pool_2x3", (2, 17, 19, 16), (24, 3, 3, 16), (2, 3), 1, pool=(2, 3)),
+    FusedCase("tall_one_image", (1, 41, 6, 16), (8, 3, 3, 16), padding=2),
     FusedCase("empty_batch", (0, 6, 6, 4), (8, 3, 3, 4), padding=1),
     *(
         FusedCase(f"tail_c{c}_k{k}", (2, 5, 6, c), (k, 3, 3, c), padding=1)

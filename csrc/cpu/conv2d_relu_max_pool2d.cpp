@@ -2,23 +2,20 @@
 // x (N,H,W,C), w (K,R,S,C), y and argmax (N, P / pool_h, Q / pool_w, K); windows do not overlap, leftover rows and
 // columns are dropped, a window has at most 255 places.
 // Work: forward: bands are whole windows; a band's convolution stays in a cache-sized scratch, is pooled from there
-// and never written out. Backward: dy goes to the argmax position of its window, and the dense dgrad and wgrad do the
-// rest.
+// and never written out. Backward: pool_sparse_wgrad.hpp and pool_sparse_dgrad.hpp, or, where these do not take the
+// shape, dy goes to the argmax position of its window and the dense kernels do the rest.
 // Numerics: those of the parts. The maximum is taken before ReLU: a window whose largest value is <= 0 is dead
 // (argmax 255), and gets no gradient. NaN is never dead. Both overwrite.
+#include <optional>
+
 #include "core/dispatch.hpp"
 #include "cpu/conv2d.hpp"
-#include "cpu/pool_window.hpp"
+#include "cpu/pool_select_wgrad.hpp"
+#include "cpu/pool_sparse_dgrad.hpp"
+#include "cpu/pool_sparse_wgrad.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
-
-struct PoolGrid {
-  Index N, P, Q, K;  // of the convolution
-  Index pool_h, pool_w;
-  Index rows() const { return P / pool_h; }
-  Index cols() const { return Q / pool_w; }
-};
 
 template <class T>
 void pool_band(const PoolGrid& g, const Band& band, const T* z, T* y, std::uint8_t* argmax) {
@@ -48,9 +45,7 @@ void fwd(const Conv2dReluMaxPool2dFwdArgs& a) {
   const Window2d& w = a.shape.window;
   const PoolGrid pool{a.shape.N, w.P, w.Q, a.shape.K, a.pool_h, a.pool_w};
   if (pool.N == 0) return;
-  Conv2dShape shape = a.shape;  // the positions that a window covers
-  shape.window.P = pool.rows() * a.pool_h;
-  shape.window.Q = pool.cols() * a.pool_w;
+  const Conv2dShape shape = covered(a.shape, pool);
   with_dtype(a.dtype, [&]<class T>(T) {
     const Forward<T> forward(static_cast<const T*>(a.x), static_cast<const T*>(a.w), static_cast<const T*>(a.b), shape,
                              false);
@@ -71,17 +66,67 @@ void fwd(const Conv2dReluMaxPool2dFwdArgs& a) {
   });
 }
 
+// Does argmax hold nothing but places of a window and kDead?
+bool is_valid(const std::uint8_t* argmax, Index size, Index area) {
+  bool valid = true;
+  parallel_ranges(size, kGrain, [&](Index begin, Index end) {
+    const auto most = static_cast<std::uint8_t>(area - 1);
+    int wrong = 0;
+    for (Index i = begin; i < end; ++i) wrong |= static_cast<int>(argmax[i] > most && argmax[i] != kDead);
+    if (wrong != 0) __atomic_store_n(&valid, false, __ATOMIC_RELAXED);
+  });
+  return valid;
+}
+
+// The gradient of the convolution's output, for the dense kernels: made when it is first asked for.
+template <class T>
+class Expanded {
+ public:
+  Expanded(const Conv2dReluMaxPool2dBwdArgs& a, const PoolGrid& pool) : a_(a), pool_(pool) {}
+
+  const T* operator()() {
+    if (dz_) return dz_->template as<T>();
+    const Index rows = pool_.rows(), cols = pool_.cols();
+    dz_.emplace(static_cast<std::size_t>(pool_.N * pool_.P * pool_.Q * pool_.K) * sizeof(T));
+    const Window2d windows{pool_.pool_h, pool_.pool_w, pool_.pool_h, pool_.pool_w, 1, 1, 0, 0, 0, 0, rows, cols};
+    max_pool2d_bwd({a_.dy, a_.argmax, dz_->template as<T>(), pool_.N, pool_.P, pool_.Q, pool_.K, windows, a_.dtype,
+                    DType::kUInt8, a_.argmax_valid});
+    return dz_->template as<T>();
+  }
+
+ private:
+  const Conv2dReluMaxPool2dBwdArgs& a_;
+  const PoolGrid& pool_;
+  std::optional<Workspace> dz_;
+};
+
+template <class T>
+void weight_gradient(const Conv2dReluMaxPool2dBwdArgs& a, const PoolGrid& pool, Expanded<T>& dz) {
+  T *dw = static_cast<T*>(a.dw), *db = static_cast<T*>(a.db);
+  if constexpr (kLanes<T> >= 4) {
+    if (PoolSelectWgrad<T>::takes(a.shape, pool)) return PoolSelectWgrad<T>(a, pool)(dw, db);
+  }
+  if (PoolSparseWgrad<T>::takes(a.shape, pool)) return PoolSparseWgrad<T>(a, pool)(dw, db);
+  conv2d_wgrad({dz(), a.x, dw, a.shape, a.dtype});
+  conv2d_bgrad({dz(), db, pool.N * pool.P * pool.Q, pool.K, a.dtype});
+}
+
+template <class T>
+void input_gradient(const Conv2dReluMaxPool2dBwdArgs& a, const PoolGrid& pool, Expanded<T>& dz) {
+  if (PoolSparseDgrad<T>::takes(a.shape, pool)) return PoolSparseDgrad<T>(a, pool)(static_cast<T*>(a.dx));
+  conv2d_dgrad({dz(), a.w, nullptr, a.dx, a.shape, a.dtype});
+}
+
 void bwd(const Conv2dReluMaxPool2dBwdArgs& a) {
   const Window2d& w = a.shape.window;
   const PoolGrid pool{a.shape.N, w.P, w.Q, a.shape.K, a.pool_h, a.pool_w};
-  const Window2d windows{a.pool_h, a.pool_w, a.pool_h, a.pool_w, 1, 1, 0, 0, 0, 0, pool.rows(), pool.cols()};
-  const Workspace memory(static_cast<std::size_t>(pool.N * pool.P * pool.Q * pool.K) * size_of(a.dtype));
-  void* dz = memory.as<void>();
-  max_pool2d_bwd({a.dy, a.argmax, dz, pool.N, pool.P, pool.Q, pool.K, windows, a.dtype, DType::kUInt8, a.argmax_valid});
+  *a.argmax_valid = is_valid(a.argmax, pool.N * pool.rows() * pool.cols() * pool.K, pool.area());
   if (!*a.argmax_valid) return;
-  conv2d_wgrad({dz, a.x, a.dw, a.shape, a.dtype});
-  conv2d_bgrad({dz, a.db, pool.N * pool.P * pool.Q, pool.K, a.dtype});
-  if (a.dx != nullptr) conv2d_dgrad({dz, a.w, nullptr, a.dx, a.shape, a.dtype});
+  with_dtype(a.dtype, [&]<class T>(T) {
+    Expanded<T> dz(a, pool);
+    weight_gradient(a, pool, dz);
+    if (a.dx != nullptr) input_gradient(a, pool, dz);
+  });
 }
 
 const Register kFwd{conv2d_relu_max_pool2d_fwd, kIsa, fwd};

@@ -1,0 +1,201 @@
+// dw[k,r,s,c] and db[k] of a first layer behind ReLU and 2 x 2 max pooling, from the pooled gradient dy and its argmax
+// dy and argmax (N, P / 2, Q / 2, K), x (N,H,W,C), dw (K,R,S,C); any stride and padding; few R * S * C.
+// Work: vectors lie along k. For each window and (r,s,c), the four numbers of x that a place of the window meets there
+// are put side by side; then argmax, as the index of a permutation, picks for each k the one that its gradient is to
+// be multiplied with. Sums of up to kMostRows (r,s,c) stay in registers over a band of windows (band.hpp).
+// Threads: the bands are cut into chunks, a number fixed by the shape, each summed into partial dw and db of its own.
+// Numerics: sums in T, a chunk's windows in order, then the chunks in order; db over the chunks in double. What is dead
+// counts as a gradient of 0. Overwrites.
+#pragma once
+
+#include "cpu/argmax.hpp"
+#include "cpu/pool_sparse.hpp"
+
+#if STAPES_VECTOR_BYTES == 32
+#include <immintrin.h>
+#endif
+
+namespace stapes::cpu::STAPES_ISA_NAME {
+
+// Four numbers of T, and what picks one of them for each lane.
+template <class T>
+struct FourOf {
+  typedef T type __attribute__((vector_size(4 * sizeof(T))));
+  typedef T unaligned __attribute__((vector_size(4 * sizeof(T)), aligned(alignof(T)), may_alias));
+};
+
+template <class T>
+[[gnu::always_inline]] inline Vec<T> pick(const T* four, Lanes<Vec<T>> index) {
+#if STAPES_VECTOR_BYTES == 32
+  if constexpr (sizeof(T) == 4) {  // one cheap instruction, which the compiler does not find
+    const __m256 all = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(four));
+    return _mm256_permutevar_ps(all, reinterpret_cast<__m256i>(index));
+  }
+#endif
+  Vec<T> all{};
+  std::memcpy(&all, four, 4 * sizeof(T));
+  return __builtin_shuffle(all, index);
+}
+
+template <class T>
+class PoolSelectWgrad {
+ public:
+  static bool takes(const Conv2dShape& s, const PoolGrid& pool) {
+    return pool.pool_h == 2 && pool.pool_w == 2 && s.C <= 4 &&
+           s.window.kernel_h * s.window.kernel_w * s.C <= kMostDepth;
+  }
+
+  PoolSelectWgrad(const Conv2dReluMaxPool2dBwdArgs& a, const PoolGrid& pool)
+      : dy_(static_cast<const T*>(a.dy)),
+        argmax_(a.argmax),
+        pool_(pool),
+        shape_(covered(a.shape, pool)),
+        x_(static_cast<const T*>(a.x)),
+        grid_(forward_grid(shape_)),
+        run_(shape_.window.kernel_w * shape_.C),
+        depth_(shape_.window.kernel_h * run_),
+        padded_K_(round_up(pool.K, kLanes<T>)),
+        bands_(grid_, kPatch, true, 2, 2) {}
+
+  void operator()(T* dw, T* db) const {
+    const Index size = (depth_ + 1) * padded_K_;  // of a partial: (r,s,c) by k, then db
+    const Index chunks = least(bands_.count(), kTasksWanted);
+    const Workspace partials = workspace_of<T>(chunks * size);
+    const int threads = num_threads();
+    const Workspace scratch = workspace_of<T>(threads * scratch_elements());
+    parallel_for(chunks, threads, [&](Index chunk, int thread) {
+      T* partial = partials.as<T>() + chunk * size;
+      std::memset(static_cast<void*>(partial), 0, static_cast<std::size_t>(size) * sizeof(T));
+      const Range mine = part(bands_.count(), chunks, chunk);
+      for (Index i = mine.begin; i < mine.end; ++i) {
+        add_band(bands_[i], scratch.as<T>() + thread * scratch_elements(), partial);
+      }
+    });
+    reduce(partials.as<T>(), chunks, size, dw, db);
+  }
+
+ private:
+  static constexpr Index kMostDepth = 64;
+  static constexpr Index kPatch = 1024;  // elements: of x, so that what is made of a band stays in L1 and L2
+  static constexpr int kMostRows = 9;    // (r,s,c) summed at a time
+
+  Index windows() const { return bands_.rows() * bands_.cols() / 4; }
+  Index four_elements() const { return windows() * depth_ * 4 + kVectorSlack; }
+  Index scratch_elements() const {
+    return round_up(bands_.patch_elements(), kVectorSlack) + round_up(four_elements(), kVectorSlack) +
+           2 * windows() * padded_K_;
+  }
+
+  void add_band(const Band& band, T* scratch, T* partial) const {
+    const T* patch = bands_.gather(x_, band, scratch);
+    T* fours = scratch + round_up(bands_.patch_elements(), kVectorSlack);
+    T* dy = fours + round_up(four_elements(), kVectorSlack);
+    auto* index = reinterpret_cast<Lanes<T>*>(dy + windows() * padded_K_);
+    const Index count = band.rows * band.cols / 4;
+    make_fours(patch, band, fours);
+    spread(band, dy, index, partial + depth_ * padded_K_);
+    for (Index k = 0; k < padded_K_; k += kLanes<T>)
+      for (Index l = 0; l < depth_; l += kMostRows) {
+        with_rows(least(kMostRows, depth_ - l), [&]<int MR>() {
+          add_rows<MR>(fours + l * 4, dy + k, index + k, count, partial + l * padded_K_ + k);
+        });
+      }
+  }
+
+  // (window, (r,s,c), place): what the places of a window meet.
+  void make_fours(const T* patch, const Band& band, T* to) const {
+    using Four = typename FourOf<T>::type;
+    const auto load_four = [](const T* p) -> Four {
+      return *reinterpret_cast<const typename FourOf<T>::unaligned*>(p);
+    };
+    const auto store_four = [](T* p, Four v) { *reinterpret_cast<typename FourOf<T>::unaligned*>(p) = v; };
+    const Index row = bands_.output_row(), pixel = bands_.output_pixel();
+    for (Index i = 0; i < band.rows; i += 2)
+      for (Index j = 0; j < band.cols; j += 2)
+        for (Index r = 0; r < shape_.window.kernel_h; ++r, to += run_ * 4) {
+          const T* from = patch + i * row + j * pixel + bands_.tap_offset(r * shape_.window.kernel_w);
+          for (Index l = 0; l < run_; l += 4) {  // what goes beyond the run is written again, or slack
+            const Four a = load_four(from + l), b = load_four(from + l + pixel), c = load_four(from + l + row),
+                       d = load_four(from + l + row + pixel);
+            const Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+            const Four ef = __builtin_shufflevector(a, b, 2, 6, 3, 7), gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+            store_four(to + l * 4, __builtin_shufflevector(ab, cd, 0, 1, 4, 5));
+            store_four(to + l * 4 + 4, __builtin_shufflevector(ab, cd, 2, 3, 6, 7));
+            store_four(to + l * 4 + 8, __builtin_shufflevector(ef, gh, 0, 1, 4, 5));
+            store_four(to + l * 4 + 12, __builtin_shufflevector(ef, gh, 2, 3, 6, 7));
+          }
+        }
+  }
+
+  // The gradients that are alive, zero for the others, and their places, both as wide as T; and their sum.
+  void spread(const Band& band, T* dy, Lanes<T>* index, T* db) const {
+    for (Index i = 0; i < band.rows / 2; ++i)
+      for (Index j = 0; j < band.cols / 2; ++j, dy += padded_K_, index += padded_K_) {
+        const Index window = (band.n * pool_.rows() + band.p / 2 + i) * pool_.cols() + band.q / 2 + j;
+        const T* from = dy_ + window * pool_.K;
+        const std::uint8_t* argmax = argmax_ + window * pool_.K;
+        Index k = 0;
+        for (; k + kLanes<T> <= pool_.K; k += kLanes<T>) {
+          const auto places = spread_bytes<T>(argmax + k, std::make_index_sequence<STAPES_VECTOR_BYTES>());
+          const Lanes<Vec<T>> place = places & 0xff;
+          const Vec<T> g = place == kDead ? Vec<T>{} : load(from + k);
+          store(dy + k, g);
+          std::memcpy(index + k, &place, sizeof(place));
+          store(db + k, load(db + k) + g);
+        }
+        for (; k < padded_K_; ++k) {
+          const bool alive = k < pool_.K && argmax[k] != kDead;
+          dy[k] = alive ? from[k] : T(0);
+          index[k] = alive ? argmax[k] : 0;
+          db[k] += dy[k];
+        }
+      }
+  }
+
+  // Calls f.operator()<MR>() for mr = 1 .. kMostRows.
+  template <int MR = kMostRows, class F>
+  static void with_rows(Index mr, const F& f) {
+    if constexpr (MR > 1) {
+      if (mr < MR) return with_rows<MR - 1>(mr, f);
+    }
+    f.template operator()<MR>();
+  }
+
+  template <int MR>
+  [[gnu::noinline]] void add_rows(const T* fours, const T* dy, const Lanes<T>* index, Index count, T* to) const {
+    Vec<T> acc[MR] = {};
+    for (Index i = 0; i < count; ++i, fours += depth_ * 4, dy += padded_K_, index += padded_K_) {
+      Lanes<Vec<T>> places;
+      std::memcpy(&places, index, sizeof(places));
+      const Vec<T> g = load(dy);
+#pragma GCC unroll 9
+      for (int m = 0; m < MR; ++m) acc[m] += g * pick(fours + m * 4, places);
+    }
+#pragma GCC unroll 9
+    for (int m = 0; m < MR; ++m) store(to + m * padded_K_, load(to + m * padded_K_) + acc[m]);
+  }
+
+  void reduce(const T* partials, Index chunks, Index size, T* dw, T* db) const {
+    for (Index k = 0; k < pool_.K; ++k) {
+      for (Index l = 0; l < depth_; ++l) {
+        T sum = 0;
+        for (Index c = 0; c < chunks; ++c) sum += partials[c * size + l * padded_K_ + k];
+        dw[k * depth_ + l] = sum;
+      }
+      double sum = 0;
+      for (Index c = 0; c < chunks; ++c) sum += static_cast<double>(partials[c * size + depth_ * padded_K_ + k]);
+      db[k] = static_cast<T>(sum);
+    }
+  }
+
+  const T* dy_;
+  const std::uint8_t* argmax_;
+  PoolGrid pool_;
+  Conv2dShape shape_;
+  const T* x_;
+  Grid grid_;
+  Index run_, depth_, padded_K_;
+  Bands bands_;
+};
+
+}  // namespace stapes::cpu::STAPES_ISA_NAME
