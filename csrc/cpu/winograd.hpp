@@ -1,0 +1,195 @@
+// 3x3 convolutions with stride 1 by Winograd's F(2x2, 3x3): 16 products for a tile of 2 x 2 outputs instead of 36
+//   y = A' [(G w G') * (B' x B)] A
+// x (N,H,W,C) with C whole vectors, w (K,3,3,C); any padding.
+// Work: for a band of outputs (band.hpp), tiles by kTiles at a time: their 4 x 4 patches are transformed, each of the
+// 16 places is a matrix product over C (tile.hpp), and an epilogue gets the 2 x 2 outputs of each tile and vector of k
+// in registers. Weights are transformed and packed once, as panels (place, block of k, C, block).
+// Numerics: sums in T; the error is about twice that of the direct sum. A number that is not finite spreads over its
+// tile. The order depends on the shape alone.
+// Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015 (arXiv:1509.09308).
+#pragma once
+
+#include "cpu/conv2d.hpp"
+
+namespace stapes::cpu::STAPES_ISA_NAME {
+
+// The 2 x 2 outputs of a tile, for a vector of k.
+template <class T>
+struct TileOutputs {
+  Vec<T> y[2][2];
+};
+
+template <class T>
+class Winograd {
+ public:
+  static bool takes(const Conv2dShape& s) {
+    const Window2d& w = s.window;
+    return s.groups == 1 && w.kernel_h == 3 && w.kernel_w == 3 && w.stride_h == 1 && w.stride_w == 1 && w.dil_h == 1 &&
+           w.dil_w == 1 && s.C % kLanes<T> == 0 && s.C >= 2 * kLanes<T> && s.K >= 2 * kLanes<T>;
+  }
+
+  Winograd(const T* x, const T* w, const Conv2dShape& s)
+      : x_(x),
+        grid_(forward_grid(s)),
+        K_(s.K),
+        blocks_(s.K),
+        bands_(grid_, kPatch, true, 2, 2),
+        tiles_(clamp(kBlock / (kPlaces * (s.C + blocks_.padded())), kRows, kMostTiles) / kRows * kRows),
+        packed_(workspace_of<T>(kPlaces * blocks_.padded() * s.C)) {
+    pack(w);
+  }
+
+  const Bands& bands() const { return bands_; }
+  // The patch, and the transforms of a block of tiles before and after the products.
+  Index scratch_elements() const { return patch_elements() + kPlaces * tiles_ * (grid_.C + blocks_.padded()); }
+
+  // epilogue(band, i, j, k, outputs, count): those of tile (i, j) of the band, for the `count` k from the k-th on.
+  template <class F>
+  void run(const Band& band, T* scratch, const F& epilogue) const {
+    const T* patch = bands_.gather(x_, band, scratch);
+    T* before = scratch + patch_elements();
+    T* after = before + kPlaces * tiles_ * grid_.C;
+    const Index across = ceil_div(band.cols, 2), count = ceil_div(band.rows, 2) * across;
+    for (Index first = 0; first < count; first += tiles_) {
+      const Index n = least(tiles_, count - first);
+      for (Index t = 0; t < n; ++t) {
+        const Index i = (first + t) / across, j = (first + t) % across;
+        transform_tile(patch + 2 * i * bands_.output_row() + 2 * j * bands_.output_pixel(), before + t * grid_.C);
+      }
+      multiply(before, n, after);
+      for (Index t = 0; t < n; ++t) {
+        const Index i = (first + t) / across, j = (first + t) % across;
+        for (Index k = 0; k < K_; k += kLanes<T>) {
+          epilogue(band, i, j, k, outputs(after + t * blocks_.padded() + k), least(kLanes<T>, K_ - k));
+        }
+      }
+    }
+  }
+
+ private:
+  static constexpr Index kPlaces = 16, kRows = kTileRows<Blocks<T>::kMost>, kMostTiles = 48;
+  static constexpr Index kBlock = 48 * 1024;  // elements: of what lies before and after the products, in L2
+  static constexpr Index kPatch = 12 * 1024;  // elements
+
+  // Where the number of columns is odd, the last tile reads a pixel past the patch, for outputs that are not there.
+  Index patch_elements() const { return round_up(bands_.patch_elements() + grid_.C, kVectorSlack); }
+
+  void pack(const T* w) {
+    const Index C = grid_.C;
+    T* panels = packed_.template as<T>();
+    parallel_for(blocks_.padded(), [&](Index k) {
+      Index block = 0;
+      while (blocks_.block(block).end * kLanes<T> <= k) ++block;
+      const Index k0 = blocks_.block(block).begin * kLanes<T>;
+      const Index width = (blocks_.block(block).end - blocks_.block(block).begin) * kLanes<T>;
+      for (Index c = 0; c < C; ++c) {
+        T u[kPlaces] = {};
+        if (k < K_) transform_weights(w + k * 9 * C + c, C, u);
+        for (Index e = 0; e < kPlaces; ++e) {
+          panels[(e * blocks_.padded() + k0) * C + c * width + k - k0] = u[e];
+        }
+      }
+    });
+  }
+
+  // G w G', G = ((1 0 0) (1/2 1/2 1/2) (1/2 -1/2 1/2) (0 0 1))
+  static void transform_weights(const T* w, Index step, T* u) {
+    T rows[4][3];
+    for (Index s = 0; s < 3; ++s) {
+      const T a = w[s * step], b = w[(3 + s) * step], c = w[(6 + s) * step];
+      rows[0][s] = a;
+      rows[1][s] = (a + b + c) / 2;
+      rows[2][s] = (a - b + c) / 2;
+      rows[3][s] = c;
+    }
+    for (Index i = 0; i < 4; ++i) {
+      const T a = rows[i][0], b = rows[i][1], c = rows[i][2];
+      u[4 * i] = a;
+      u[4 * i + 1] = (a + b + c) / 2;
+      u[4 * i + 2] = (a - b + c) / 2;
+      u[4 * i + 3] = c;
+    }
+  }
+
+  // B' d along one axis of a 4 x 4 patch: (d0 - d2, d1 + d2, d2 - d1, d1 - d3)
+  [[gnu::always_inline]] static void transform_axis(Vec<T>* d, int step) {
+    const Vec<T> d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step];
+    d[0] = d0 - d2;
+    d[step] = d1 + d2;
+    d[2 * step] = d2 - d1;
+    d[3 * step] = d1 - d3;
+  }
+
+  void transform_tile(const T* patch, T* to) const {
+    const Index row = bands_.output_row(), pixel = bands_.output_pixel(), step = tiles_ * grid_.C;
+    for (Index c = 0; c < grid_.C; c += kLanes<T>) {
+      Vec<T> d[kPlaces];
+#pragma GCC unroll 16
+      for (int e = 0; e < 16; ++e) d[e] = load(patch + e / 4 * row + e % 4 * pixel + c);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) transform_axis(d + j, 4);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) transform_axis(d + 4 * i, 1);
+#pragma GCC unroll 16
+      for (int e = 0; e < 16; ++e) store(to + e * step + c, d[e]);
+    }
+  }
+
+  // after[place][t][k] = sum over c of before[place][t][c] * U[place][c][k]
+  void multiply(const T* before, Index n, T* after) const {
+    const Index C = grid_.C, padded = blocks_.padded();
+    const Segment all{0, C};
+    for (Index e = 0; e < kPlaces; ++e)
+      for (Index b = 0; b < blocks_.count; ++b) {
+        const Range block = blocks_.block(b);
+        const Index k0 = block.begin * kLanes<T>;
+        const T* panel = packed_.template as<T>() + (e * padded + k0) * C;
+        with_vectors(static_cast<int>(block.end - block.begin), [&]<int NV>() {
+          multiply_block<NV>(before + e * tiles_ * C, n, all, panel, after + e * tiles_ * padded + k0);
+        });
+      }
+  }
+
+  template <int NV>
+  void multiply_block(const T* from, Index n, const Segment& all, const T* panel, T* to) const {
+    constexpr int MR = kTileRows<NV>;
+    const Index padded = blocks_.padded();
+    for (Index t = 0; t < n; t += MR) {
+      const T* x[MR];
+      T* y[MR];
+      for (int m = 0; m < MR; ++m) {
+        const Index row = least(t + m, n - 1);
+        x[m] = from + row * all.length;
+        y[m] = to + row * padded;
+      }
+      Tile<T, MR, NV> tile{};
+      tile.add_dense(x, &all, 1, panel);
+      tile.store_to(y, static_cast<int>(least(MR, n - t)), NV * kLanes<T>);
+    }
+  }
+
+  // A' m A, A' = ((1 1 1 0) (0 1 -1 -1))
+  [[gnu::always_inline]] TileOutputs<T> outputs(const T* after) const {
+    const Index step = tiles_ * blocks_.padded();
+    Vec<T> upper[4], lower[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const Vec<T> m0 = load(after + j * step), m1 = load(after + (4 + j) * step), m2 = load(after + (8 + j) * step),
+                   m3 = load(after + (12 + j) * step);
+      upper[j] = m0 + m1 + m2;
+      lower[j] = m1 - m2 - m3;
+    }
+    return {{{upper[0] + upper[1] + upper[2], upper[1] - upper[2] - upper[3]},
+             {lower[0] + lower[1] + lower[2], lower[1] - lower[2] - lower[3]}}};
+  }
+
+  const T* x_;
+  Grid grid_;
+  Index K_;
+  Blocks<T> blocks_;
+  Bands bands_;
+  Index tiles_;  // of a block: a multiple of the rows of a register tile
+  Workspace packed_;
+};
+
+}  // namespace stapes::cpu::STAPES_ISA_NAME
