@@ -130,6 +130,16 @@ def test_adjoint(ops, dtype, case, random):
     assert_adjoint((dy, np.where(argmax == DEAD, 0, np.broadcast_to(b, y.shape))), (db, b))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 8, 32])
+def test_constant_image_takes_the_first_place(ops, dtype, channels, random):
+    """All four are one number, however it is computed."""
+    x = np.full((1, 8, 10, channels), 0.7, dtype)
+    w = np.abs(random.normal((24, 3, 3, channels), dtype))
+    y, argmax = ops.conv2d_relu_max_pool2d_fwd(x, w)
+    assert (y > 0).all()
+    assert_exact(argmax, np.zeros(y.shape), np.uint8)
+
+
 def test_batch_is_its_images(ops, dtype, random):
     """On a GPU big enough for the largest tiles, of which one image has too few."""
     case = FusedCase("", (5, 8, 9, 8), (16, 3, 3, 8), padding=1)
