@@ -190,6 +190,18 @@ def test_dilation_and_padding_of_a_million(ops, dtype, random):
     assert_exact(ops.conv2d_wgrad(dy, x, w.shape, **options), dw, wide(dtype))
 
 
+def test_coordinates_beyond_31_bits(ops, dtype, random):
+    x, w = random.integers((1, 3, 3, 8), dtype), random.integers((8, 2, 2, 8), dtype)
+    far = 2**31 - 1
+    options = {"dilation": far, "padding": ((far, 0), (far, 0))}
+    if ops.kernels == "cuda":
+        with pytest.raises(ValueError, match=r"conv2d_fwd: on CUDA .* below 2\^31"):
+            ops.conv2d_fwd(x, w, **options)
+    else:  # the last tap alone meets the image
+        want = reference.conv2d_fwd(x, w[:, 1:, 1:])
+        assert_exact(ops.conv2d_fwd(x, w, **options), want, dtype)
+
+
 def test_stride_and_padding_of_a_billion(ops, dtype, random):
     """One output in 33 x 33 meets the image."""
     x, w = (random.integers(s, dtype) for s in [(2, 5, 4, 3), (4, 3, 3, 3)])

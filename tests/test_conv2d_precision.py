@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import pytest
 
 import reference
 from devices import Simt
-from numerics import EPS32, Random, assert_close, assert_exact
+from numerics import EPS32, Random, assert_close, assert_exact, bfloat16
 from shapes import ConvCase
 
 # Pieces of 16 bytes, single elements, a wide tile, groups, classes of pixels, splits.
@@ -136,5 +137,32 @@ def test_no_order_of_threads_shows(ops):
         assert done.stdout.strip() == want, f"order {seed} gives other bits"
 
 
+def refusals(ops):
+    """What is said of dtypes and precisions that the device lacks."""
+    said = []
+    for dtype, precision in [(bfloat16, "fp32"), (np.float32, "tf32"), (np.float32, "fp32_split")]:
+        try:
+            results(ops, CASES[0], Random(0), precision, dtype)
+        except RuntimeError as error:
+            said.append(str(error))
+    return said
+
+
+def test_what_sm_75_lacks_is_refused(ops):
+    if ops.name != "simt":
+        pytest.skip("the device is what it is")
+    done = subprocess.run(
+        [sys.executable, __file__, "refusals"],
+        env={**os.environ, "STAPES_SIMT_ARCH": "75"},
+        capture_output=True,
+        text=True,
+    )
+    said = done.stdout.splitlines()
+    assert len(said) == 3, done.stderr
+    assert all(
+        re.search(r"conv2d_fwd: bfloat16 .*needs? compute capability 8\.0", line) for line in said
+    )
+
+
 if __name__ == "__main__":
-    print(digest(Simt()))
+    print("\n".join(refusals(Simt())) if sys.argv[1:] == ["refusals"] else digest(Simt()))

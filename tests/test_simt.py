@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import simt_module
+
 ROOT = Path(__file__).parent.parent
 CSRC = ROOT / "csrc"
 KERNELS = ROOT / "tests" / "simt"
@@ -21,6 +23,7 @@ KERNELS = ROOT / "tests" / "simt"
 COMMON = ["-std=c++20", "-g", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
 COMMON += ["-Wno-unknown-pragmas", f"-I{CSRC}", f"-I{KERNELS}", "-DSTAPES_SIMT"]
 CHECKED = ["-x", "c++", "-O1", "-fsanitize=thread,bounds,alignment"]
+COVERAGE = ["--coverage"] if simt_module.MODE == "coverage" else []
 CHECKED += ["--param=tsan-instrument-func-entry-exit=0", "-fno-strict-aliasing"]
 
 pytestmark = pytest.mark.skipif(
@@ -65,7 +68,7 @@ def compile_all(folder):
     kernels = [*KERNELS.glob("*.cu"), CSRC / "cuda" / "runtime.cu"]
     kernels.append(CSRC / "cuda" / "fragment_selftest.cu")
     sources = [(path, ["-O1"]) for path in [*CSRC.glob("simt/*.cpp"), KERNELS / "harness.cpp"]]
-    sources += [(path, CHECKED) for path in kernels]
+    sources += [(path, [*CHECKED, *COVERAGE]) for path in kernels]
     objects = [folder / f"{path.name}.o" for path, _ in sources]
 
     def compile_one(source, to):
@@ -78,13 +81,19 @@ def compile_all(folder):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(compile_one, sources, objects))
     library = folder / "simt_cases.so"
-    subprocess.run(["g++", "-shared", "-Wl,-z,defs", *objects, "-o", library], check=True)
+    subprocess.run(
+        ["g++", "-shared", "-Wl,-z,defs", *COVERAGE, *objects, "-o", library], check=True
+    )
     return library
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    return Emulator(compile_all(tmp_path_factory.mktemp("simt")))
+    folder = tmp_path_factory.mktemp("simt")
+    if COVERAGE:  # where tests/kernel_coverage.py looks for counts
+        folder = simt_module.BUILD / "cases"
+        folder.mkdir(parents=True, exist_ok=True)
+    return Emulator(compile_all(folder))
 
 
 @pytest.fixture(params=[0, 1, 2, 3])

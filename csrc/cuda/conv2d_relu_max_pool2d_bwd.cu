@@ -55,8 +55,10 @@ template <class Math, template <class> class PooledSource, template <class> clas
 void input_gradient(const Conv2dReluMaxPool2dBwdArgs& args, const Conv2dShape& s, Stream stream) {
   using T = typename Math::Element;
   const auto set_images = [&](PooledImages<T>& images, std::int64_t n) { images.pooled = pooled<T>(args, n); };
-  run_dgrad<Math, PooledSource<PooledPatches<T>>, Source<FiltersByChannel<T>>, typename PooledTiles<Math>::Images>(
-      {nullptr, args.w, nullptr, args.dx, s, args.dtype, args.precision}, s, set_images, stream);
+  using A = PooledSource<PooledPatches<T>>;
+  using B = Source<FiltersByChannel<T>>;
+  const Conv2dDgradArgs dense{nullptr, args.w, nullptr, args.dx, s, args.dtype, args.precision};
+  run_dgrad<Math, A, B, typename PooledTiles<Math>::Images>(dense, s, set_images, stream);
 }
 
 template <class Math, template <class> class PooledSource, template <class> class Source>
@@ -67,8 +69,10 @@ void weight_gradient(const Conv2dReluMaxPool2dBwdArgs& args, const Conv2dShape& 
     gradient.map = {static_cast<int>(s.window.P), Division(s.window.Q)};
     gradient.N = static_cast<int>(std::min(images_at_once(s), s.N - n));
   };
-  run_wgrad<Math, PooledSource<PooledGradient<T>>, Source<PatchesByPlace<T>>, typename PooledTiles<Math>::Filters>(
-      {nullptr, args.x, args.dw, s, args.dtype, args.precision}, s, set_gradient, stream);
+  using A = PooledSource<PooledGradient<T>>;
+  using B = Source<PatchesByPlace<T>>;
+  const Conv2dWgradArgs dense{nullptr, args.x, args.dw, s, args.dtype, args.precision};
+  run_wgrad<Math, A, B, typename PooledTiles<Math>::Filters>(dense, s, set_gradient, stream);
 }
 
 }  // namespace

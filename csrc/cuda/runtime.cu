@@ -96,7 +96,7 @@ void zero(void* p, std::size_t bytes, Stream) { simt::device_zero(p, bytes); }
 int device_arch() { return simt::config().arch; }
 int sm_count() { return 4; }  // few, so that grids sized by it take more than one turn
 
-std::string unavailable_reason() { return ""; }
+std::string unavailable_reason() { return ""; }  // not reached: nobody asks why there is no emulator
 
 UseDevice::UseDevice(int /*index*/) {}
 UseDevice::~UseDevice() = default;
