@@ -32,9 +32,10 @@ template <class T>
     return _mm256_permutevar_ps(all, reinterpret_cast<__m256i>(index));
   }
 #endif
-  Vec<T> all{};
-  std::memcpy(&all, four, 4 * sizeof(T));
-  return __builtin_shuffle(all, index);
+  Vec<T> picked = splat(four[0]);
+#pragma GCC unroll 3
+  for (int i = 1; i < 4; ++i) picked = index == index_splat<Lanes<Vec<T>>>(i) ? splat(four[i]) : picked;
+  return picked;
 }
 
 template <class T>
