@@ -140,6 +140,19 @@ def test_constant_image_takes_the_first_place(ops, dtype, channels, random):
     assert_exact(argmax, np.zeros(y.shape), np.uint8)
 
 
+def test_gradients_where_most_outputs_are_far_from_the_image(ops, dtype, random):
+    """Neither memory nor time grows with stride and padding."""
+    far = {"stride": 2**26, "padding": 2**26}
+    x, w = random.integers((2, 5, 4, 16), dtype), random.integers((8, 3, 3, 16), dtype)
+    z = ops.conv2d_fwd(x, w, **far)
+    _, argmax = ops.conv2d_relu_max_pool2d_fwd(x, w, **far)
+    dy = random.integers(argmax.shape, dtype)
+    dz = ops.max_pool2d_bwd(dy, argmax, z.shape, 2)
+    dx, dw, _ = ops.conv2d_relu_max_pool2d_bwd(dy, argmax, x, w, **far)
+    assert_exact(dx, ops.conv2d_dgrad(dz, w, x.shape, **far), dtype)
+    assert_exact(dw, ops.conv2d_wgrad(dz, x, w.shape, **far), wide(dtype))
+
+
 def test_batch_is_its_images(ops, dtype, random):
     """On a GPU big enough for the largest tiles, of which one image has too few."""
     case = FusedCase("", (5, 8, 9, 8), (16, 3, 3, 8), padding=1)

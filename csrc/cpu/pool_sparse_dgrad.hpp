@@ -18,8 +18,10 @@ namespace stapes::cpu::STAPES_ISA_NAME {
 template <class T>
 class PoolSparseDgrad {
  public:
+  // Columns that are far from the image, by a large stride or padding, would be scratch memory too.
   static bool takes(const Conv2dShape& s, const PoolGrid& pool) {
-    return pool.area() > 1 && s.window.kernel_w * s.C % kLanes<T> == 0;
+    return pool.area() > 1 && s.window.kernel_w * s.C % kLanes<T> == 0 &&
+           columns(covered(s, pool)) <= 2 * (s.W + s.window.kernel_w);
   }
 
   PoolSparseDgrad(const Conv2dReluMaxPool2dBwdArgs& a, const PoolGrid& pool)
@@ -29,7 +31,7 @@ class PoolSparseDgrad {
         shape_(covered(a.shape, pool)),
         run_(shape_.window.kernel_w * shape_.C),
         words_(ceil_div(pool.K, kWord)),
-        columns_((shape_.window.Q - 1) * shape_.window.stride_w + shape_.window.kernel_w),
+        columns_(columns(shape_)),
         packed_(workspace_of<T>(words_ * shape_.window.kernel_h * kWord * run_)) {
     pack(static_cast<const T*>(a.w));
     const Index fitting = clamp(kBand / (columns_ * shape_.C), 1, shape_.H);
@@ -54,6 +56,8 @@ class PoolSparseDgrad {
   }
 
  private:
+  static Index columns(const Conv2dShape& s) { return (s.window.Q - 1) * s.window.stride_w + s.window.kernel_w; }
+
   static constexpr Index kWord = 64;         // k to a word of bits
   static constexpr Index kBand = 16 * 1024;  // elements: of dx, in L2
 
