@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 import stapes
-from stapes import models, nn, optim
+from stapes import models, optim
+from stapes.bench.torch_network import convert
 
 BATCH = 32
 SHAPES = [  # clips, frames, classes
@@ -33,59 +34,6 @@ SHAPES = [  # clips, frames, classes
 BANDS = 64
 
 
-def torch_layer(layer: nn.Layer, torch: Any) -> Any:
-    """Return the PyTorch layer for one of ours, with its weights."""
-    t = torch.nn
-    if isinstance(layer, nn.Conv2d):
-        K, R, S, C = layer.weight.data.shape
-        padding = layer.padding
-        made = t.Conv2d(C, K, (R, S), layer.stride, padding, bias=layer.bias is not None)
-        made.weight.data = torch.from_numpy(layer.weight.data.copy()).permute(0, 3, 1, 2)
-        return made
-    if isinstance(layer, nn.Linear):
-        out, wide = layer.weight.data.shape
-        made = t.Linear(wide, out, bias=layer.bias is not None)
-        made.weight.data = torch.from_numpy(layer.weight.data.copy())
-        if layer.bias is not None:
-            made.bias.data = torch.from_numpy(layer.bias.data.copy())
-        return made
-    if isinstance(layer, nn.BatchNorm2d):
-        return t.BatchNorm2d(
-            len(layer.gamma.data) if hasattr(layer, "gamma") else layer.num_features
-        )
-    if isinstance(layer, nn.MaxPool2d):
-        return t.MaxPool2d(layer.kernel_size)
-    if isinstance(layer, nn.ReLU):
-        return t.ReLU()
-    if isinstance(layer, nn.Dropout):
-        return t.Dropout(layer.p)
-    if isinstance(layer, nn.TimePool):
-        return mean_max(torch)()
-    if isinstance(layer, nn.Flatten):
-        return channels_last_flatten(torch)()
-    raise TypeError(f"no PyTorch layer for {layer!r}")
-
-
-def mean_max(torch: Any) -> Any:
-    """Return a module class: mean and maximum over time, frequency kept."""
-
-    class MeanMax(torch.nn.Module):  # type: ignore[misc]
-        def forward(self, x: Any) -> Any:
-            return torch.cat([x.mean(2, keepdim=True), x.amax(2, keepdim=True)], 1)
-
-    return MeanMax
-
-
-def channels_last_flatten(torch: Any) -> Any:
-    """Return a module class: flatten in the order H, W, C, as ours does."""
-
-    class Flatten(torch.nn.Module):  # type: ignore[misc]
-        def forward(self, x: Any) -> Any:
-            return x.permute(0, 2, 3, 1).flatten(1)
-
-    return Flatten
-
-
 def compare(name: str, shape: tuple[int, int, int], seconds: float, torch: Any) -> dict[str, float]:
     """Time one shape; milliseconds a step of both, and how far their outputs lie apart."""
     clips, frames, classes = shape
@@ -94,8 +42,7 @@ def compare(name: str, shape: tuple[int, int, int], seconds: float, torch: Any) 
     y = rng.integers(0, classes, BATCH)
     ours = models.build(name, classes, seed=0)
     ours.build(x.shape[1:])
-    theirs = torch.nn.Sequential(*[torch_layer(layer, torch) for layer in ours.layers])
-    theirs = theirs.to(memory_format=torch.channels_last)
+    theirs = convert(ours).to(memory_format=torch.channels_last)
     tx = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
     ty = torch.from_numpy(y)
     difference = np.abs(ours.eval().forward(x) - theirs.eval()(tx).detach().numpy()).max()

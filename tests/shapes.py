@@ -1,39 +1,11 @@
-"""Named shapes, shared with bench/: each is there for a path or an edge of some kernel."""
+"""Named shapes, each for a path or an edge of some kernel. `stapes bench` has those of networks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-
-@dataclass(frozen=True)
-class ConvCase:
-    """A convolution: x is (N, H, W, C), w is (K, R, S, C / groups)."""
-
-    name: str
-    x: tuple[int, int, int, int]
-    w: tuple[int, int, int, int]
-    stride: Any = 1
-    padding: Any = 0
-    dilation: Any = 1
-    groups: int = 1
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-        }
-
-    @property
-    def dense_options(self) -> dict[str, Any]:
-        """For the operators that know neither dilation nor groups."""
-        return {"stride": self.stride, "padding": self.padding}
-
-    def __str__(self) -> str:
-        return self.name
+from stapes.bench.shapes import ConvCase
 
 
 @dataclass(frozen=True)

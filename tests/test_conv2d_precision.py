@@ -14,7 +14,7 @@ import pytest
 import reference
 from devices import Simt
 from numerics import EPS32, Random, assert_close, assert_exact, bfloat16
-from shapes import ConvCase
+from stapes.bench.shapes import ConvCase
 
 # Pieces of 16 bytes, single elements, a wide tile, groups, classes of pixels, splits.
 CASES = [

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from stapes.cli.bench import bench
 from stapes.cli.demo import demo
 from stapes.cli.evaluate import evaluate
 from stapes.cli.info import info
@@ -52,3 +53,5 @@ def _options(
 
 for _command in (train, evaluate, predict, demo, info):
     app.command()(_command)
+
+app.add_typer(bench)

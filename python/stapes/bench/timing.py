@@ -1,0 +1,141 @@
+"""Interleaved timing: ratios between functions measured in one run, on one machine, in turn."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from stapes import _core
+
+Work = Callable[[], object]
+
+_PEAK_STEPS = 400_000
+_CALM = 0.08
+"""A run is disturbed where the median of the core's speed lies further than this below its best."""
+
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a function takes.
+
+    Attributes
+    ----------
+    median : float
+        Seconds.
+    spread : float
+        Half the distance between the quartiles, as a share of the median.
+    """
+
+    median: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """Functions timed in turn.
+
+    Attributes
+    ----------
+    timings : dict of str to Timing
+        Of each function.
+    peak : float
+        FLOP/s of one core in multiply-adds, median over the run.
+    disturbance : float
+        How far that median lies below the best: a core that something else uses, or whose clock
+        changes, is slow at times.
+    """
+
+    timings: dict[str, Timing]
+    peak: float
+    disturbance: float
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the figures are not to be relied on."""
+        return self.disturbance > _CALM
+
+
+def fma_peak(float64: bool = False) -> float:
+    """Measure the multiply-add rate of one core now, in FLOP/s."""
+    start = time.perf_counter()
+    flops = _core.fma_peak(_PEAK_STEPS, float64)
+    return flops / (time.perf_counter() - start)
+
+
+def host_seconds(work: Work) -> float:
+    """Return how long a call takes by the host's clock."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def interleave(
+    functions: Mapping[str, Work],
+    *,
+    seconds: float = 1.0,
+    least: int = 7,
+    float64: bool = False,
+    clock: Callable[[Work], float] = host_seconds,
+) -> Run:
+    """Time functions in turn until ``seconds`` have passed; again where the run was disturbed.
+
+    Every round also measures the core's peak, so that a machine that changes its clock is seen to.
+
+    Parameters
+    ----------
+    functions : mapping of str to callable
+        Called without arguments.
+    seconds : float
+        Time to spend on one attempt, of which there are at most three; the calmest counts.
+    least : int
+        Rounds at least.
+    float64 : bool
+        The precision of the peak.
+    clock : callable
+        What times a call, in seconds.
+
+    Returns
+    -------
+    Run
+        Medians over the rounds.
+    """
+    runs: list[Run] = []
+    while len(runs) < _ATTEMPTS and not (runs and not runs[-1].disturbed):
+        runs.append(_attempt(functions, seconds, least, float64, clock))
+    return min(runs, key=lambda run: run.disturbance)
+
+
+def _attempt(
+    functions: Mapping[str, Work],
+    seconds: float,
+    least: int,
+    float64: bool,
+    clock: Callable[[Work], float],
+) -> Run:
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    peaks: list[float] = []
+    for work in functions.values():
+        work()
+    end = time.perf_counter() + seconds
+    while len(peaks) < least or time.perf_counter() < end:
+        peaks.append(fma_peak(float64))
+        for name, work in functions.items():
+            times[name].append(clock(work))
+    return summarize(times, peaks)
+
+
+def summarize(times: Mapping[str, list[float]], peaks: list[float]) -> Run:
+    """Return medians and spreads of what was timed in turn."""
+    median = statistics.median(peaks)
+    timings = {name: timing(values) for name, values in times.items()}
+    return Run(timings, median, 1 - median / max(peaks))
+
+
+def timing(values: list[float]) -> Timing:
+    """Return the median of some times, and how far they scatter."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Timing(median, (high - low) / 2 / median)

@@ -1,0 +1,289 @@
+"""``stapes bench``: what is timed is right, and what is said of the times follows from them."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from command_line import complaint
+from command_line import stapes as command
+from stapes.bench import compare, features, kernels, networks, peers, report, shapes, steps, suite
+from stapes.bench import timing as bench_timing
+from stapes.bench.machine import Machine, host
+from stapes.bench.timing import Run, Timing, interleave, summarize
+
+MACHINE = Machine("a processor", "avx2", 1, 100e9, 10e9)
+SMALL = {"first_c3": 2, "1d_1x80_stride4": 1}
+CASES = [case.images(SMALL.get(case.name, 2)) for case in shapes.SHAPES]
+WORK = [
+    (op, case) for case in CASES for op, kernel in kernels.KERNELS.items() if kernel.takes(case)
+]
+
+
+def a_row(seconds=1.0, spread=0.01, **changes):
+    row = report.Row("conv2d_fwd", "conv2", "float32", "cpu", 1, 1e9, 1e8, 2e9, 0.5, {})
+    return replace(row, **{"times": {"stapes": Timing(seconds, spread)}} | changes)
+
+
+def a_result(*rows):
+    return report.Result(MACHINE, "stapes bench ops", list(rows), date="today")
+
+
+PEERS = {"torch": peers.TORCH, "torch-nchw": peers.TORCH, "onednn": peers.ONEDNN}
+
+
+@pytest.mark.parametrize(
+    ("peer", "op", "case"),
+    [(peer, op, case) for peer, table in PEERS.items() for op, case in WORK if op in table],
+    ids=str,
+)
+def test_peer_does_the_same_work(op, case, peer):
+    pytest.importorskip("torch")
+    host_arrays = kernels.host_arrays(case)
+    work = peers.work(peer, op, host_arrays, case, "float32", "cpu")
+    task = kernels.KERNELS[op].task(kernels.on_device(host_arrays, "float32", "cpu"), case)
+    ours = kernels.results(task.run(None))
+    theirs = [peers.to_host(value) for value in kernels.results(work())]
+    floats = [(a, b) for a, b in zip(ours, theirs, strict=False) if a.dtype.kind == "f"]
+    assert floats
+    for a, b in floats:
+        np.testing.assert_allclose(a, b.reshape(a.shape), rtol=1e-3, atol=1e-4 * np.abs(b).max())
+
+
+@pytest.mark.parametrize(("op", "case"), [w for w in WORK if w[0] != "adam_step"], ids=str)
+def test_task_repeats_itself_into_its_result(op, case):
+    """What is timed is the whole work, not a call that finds it done."""
+    task = kernels.KERNELS[op].task(
+        kernels.on_device(kernels.host_arrays(case), "float32", "cpu"), case
+    )
+    value = task.run(None)
+    first = kernels.results(value)
+    kept = [a.copy() for a in first]
+    for a in first:
+        a.fill(99)
+    again = kernels.results(task.run(value))
+    for a, b, old in zip(again, first, kept, strict=True):
+        assert a is b
+        np.testing.assert_array_equal(a, old)
+
+
+def test_measure_gives_error_and_limit():
+    row = suite.measure(
+        "conv2d_fwd", CASES[2], suite.Settings("float32", "cpu", 1, [], 0.01), MACHINE
+    )
+    assert row.flops == 2 * 2 * 32 * 32 * 64 * 9 * 32
+    assert row.moved == 4 * (2 * 32 * 32 * (32 + 64) + 64 * 9 * 32 + 64)
+    assert 1e-9 < row.errors["stapes"] < 1e-6
+    assert 0 < row.share < 10
+    wide = suite.measure(
+        "conv2d_fwd", CASES[2], suite.Settings("float64", "cpu", 1, [], 0.01), MACHINE
+    )
+    assert wide.errors["stapes"] == 0
+
+
+def test_plan_takes_what_the_operator_takes():
+    assert suite.plan(["linear"], []) == [
+        (name, shapes.shape("dense1")) for name in ("linear_fwd", "linear_dgrad", "linear_wgrad")
+    ]
+    assert not any(
+        op == "conv2d_dgrad" and case.name == "first_c3" for op, case in suite.plan([], [])
+    )
+    with pytest.raises(ValueError, match=r"none of linear_fwd.*takes conv2"):
+        suite.plan(["linear"], [shapes.shape("conv2")])
+
+
+def test_shape_from_text():
+    case = shapes.shape("8x40x101x4,64x10x3x4,stride=2x1,padding=1")
+    assert (case.x, case.w) == ((8, 40, 101, 4), (64, 10, 3, 4))
+    assert case.options == {"stride": (2, 1), "padding": 1, "dilation": 1, "groups": 1}
+    assert shapes.shape("8x4x4x4,6x1x1x4").w == (6, 1, 1, 4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "conv3", "8x8x8x8", "8x8x8x8,", "8x8x8,8x3x3x8", "8x8x8x8,8x3x3x8,stride"),
+        *("8x8x8x8,8x3x3x8,pool=2", "8x8x8x8,8x3x3x8,stride=1x2x3", "8x8x8x8,8x3x3x8,groups=1x2"),
+        "8x8x8x8,8x3x3x8,stride=-1",
+    ],
+)
+def test_shape_that_is_none(text):
+    with pytest.raises(ValueError, match="--shape"):
+        shapes.shape(text)
+
+
+def test_rounds_are_in_turn():
+    calls = []
+    run = interleave({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, seconds=0)
+    assert calls[:2] == ["a", "b"]
+    assert calls[2:] == ["a", "b"] * ((len(calls) - 2) // 2)
+    assert len(calls) >= 2 + 2 * 7
+    assert run.peak > 1e8
+
+
+def test_disturbed_run_is_repeated(monkeypatch):
+    """The core's speed falls to half in most rounds of the first attempt."""
+    speeds = iter([1.0, *[0.5] * 6, *[1.0] * 7])
+    monkeypatch.setattr(bench_timing, "fma_peak", lambda float64: next(speeds))
+    run = interleave({"a": lambda: None}, seconds=0)
+    assert next(speeds, None) is None
+    assert not run.disturbed
+
+
+def test_run_that_stays_disturbed_says_so(monkeypatch):
+    speeds = iter([1.0, *[0.5] * 6] * 3)
+    monkeypatch.setattr(bench_timing, "fma_peak", lambda float64: next(speeds))
+    run = interleave({"a": lambda: None}, seconds=0)
+    assert next(speeds, None) is None
+    assert run.disturbed
+    assert "disturbed" in report.cells(a_row(disturbed=run.disturbed))
+
+
+def test_median_and_spread():
+    run = summarize({"a": [1.0, 2.0, 3.0, 4.0, 5.0]}, [1.0, 1.0])
+    assert run == Run({"a": Timing(3.0, 1 / 3)}, 1.0, 0.0)
+
+
+def test_ratio_is_to_the_fastest_peer():
+    times = {"stapes": Timing(1, 0.1), "slow": Timing(9, 0.1), "quick": Timing(2, 0.05)}
+    ratio, spread, name = a_row(times=times).ratio
+    assert (ratio, name) == (2, "quick")
+    assert spread == pytest.approx(0.15)
+    assert a_row().ratio is None
+
+
+def test_limits_of_this_machine():
+    machine = host(1)
+    assert 1e9 < machine.flops < 1e13
+    assert 1e8 < machine.bandwidth < 1e13
+
+
+def test_result_survives_its_file(tmp_path):
+    result = a_result(a_row(facts={"density": [0.2]}), a_row(errors={"stapes": 1e-7}))
+    report.save(result, tmp_path / "r.json")
+    assert report.load(tmp_path / "r.json") == result
+    report.save_csv(result, tmp_path / "r.csv")
+    lines = (tmp_path / "r.csv").read_text().splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("conv2d_fwd,conv2,float32,cpu,1,stapes,1.0,0.01,")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"rows": [1]}', '{"rows": [], "machine": {}}'])
+def test_file_without_result(tmp_path, text):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(ValueError, match=r"r\.json holds no result"):
+        report.load(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        (a_row(1.0), a_row(1.2), "slower"),
+        (a_row(1.0), a_row(0.8), "faster"),
+        (a_row(1.0), a_row(1.02), "same"),
+        (a_row(1.0, spread=0.1), a_row(1.2, spread=0.1), "same"),
+        (a_row(1.0), a_row(2.0, limit=1.0), "same"),  # a machine of half the speed
+        (a_row(1.0, limit=0), a_row(1.2, limit=0), "slower"),
+        (a_row(1.0), a_row(1.2, disturbed=True), "disturbed"),
+    ],
+)
+def test_verdict(old, new, verdict):
+    (change,) = compare.changes(a_result(old), a_result(new, a_row(on="another")))
+    assert change.verdict == verdict
+
+
+def test_compare_fails_where_something_is_slower(tmp_path):
+    for name, seconds in (("old", 1.0), ("new", 1.5)):
+        report.save(a_result(a_row(seconds)), tmp_path / f"{name}.json")
+    done = command(tmp_path, "bench", "compare", tmp_path / "old.json", tmp_path / "new.json")
+    assert done.returncode == 1
+    assert "slower" in done.stdout
+    done = command(
+        tmp_path, "bench", "compare", tmp_path / "new.json", tmp_path / "old.json", "--json"
+    )
+    assert done.returncode == 0
+    assert json.loads(done.stdout)[0]["verdict"] == "faster"
+
+
+def test_ops_from_the_command_line(tmp_path):
+    files = [tmp_path / name for name in ("r.json", "r.csv", "r.png")]
+    work = ["--op", "conv2d", "--op", "relu_fwd", "--shape", "2x8x8x4,8x3x3x4,padding=1"]
+    out = ["--json", files[0], "--csv", files[1], "--plot", files[2]]
+    done = command(tmp_path, "bench", "ops", *work, "--peer", "", "--seconds", "0.01", *out)
+    assert done.returncode == 0, done.stderr
+    assert "conv2d_relu_max_pool2d_bwd" in done.stdout
+    assert [row.what for row in report.load(files[0]).rows][-1] == "relu_fwd"
+    assert files[2].read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ops", "--op", "conv9"], "--op: 'conv9' begins none of conv2d_fwd"),
+        (["ops", "--dtype", "float16"], "add --device cuda"),
+        (["ops", "--dtype", "float64", "--device", "cuda"], "not float64"),
+        (["ops", "--peer", "jax"], "--peer: 'jax' is none of torch"),
+        (["step", "--network", "alexnet"], "--network: 'alexnet' is none of seed_64x64x3"),
+        (["step", "--peer", "stapes"], "--peer: 'stapes' is none of torch"),
+        (["features", "--peer", "essentia"], "--peer: 'essentia' is none of librosa"),
+    ],
+)
+def test_wrong_usage(tmp_path, arguments, message):
+    assert message in complaint(command(tmp_path, "bench", *arguments))
+
+
+def test_step_from_the_command_line(tmp_path):
+    """Each program runs in its own process, and both learn the same."""
+    peer = pytest.importorskip("torch") and "torch"
+    work = ["--network", "plain_97x161x1", "--batch", "2", "--peer", peer, "--seconds", "0"]
+    done = command(tmp_path, "bench", "step", *work, "--json", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    training, inference = report.load(tmp_path / "r.json").rows
+    assert set(training.times) == set(inference.times) == {"stapes", "torch"}
+    assert training.facts["loss curves differ by"]["torch"] < 1e-3
+    assert all(0.1 < share < 0.25 for share in training.facts["density of the pooled gradient"])
+    memory = training.facts["peak memory, MiB"]
+    assert 10 < memory["stapes"] < memory["torch"]
+
+
+def test_program_that_cannot_run_is_an_error():
+    with (
+        steps.Worker(steps.Job("stapes", "no such network", 2, 1)) as worker,
+        pytest.raises(RuntimeError, match="stapes on no such network ended"),
+    ):
+        worker.ask("memory")
+
+
+@pytest.mark.parametrize("network", networks.NETWORKS.values(), ids=networks.NETWORKS)
+def test_network_is_the_same_in_torch(network):
+    torch = pytest.importorskip("torch")
+    from stapes.bench.torch_network import convert
+
+    net = network.build()
+    x = np.random.default_rng(0).standard_normal((2, *network.input_shape), dtype=np.float32)
+    theirs = convert(net).eval()
+    with torch.inference_mode():
+        y = theirs(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(net.eval().forward(x), y, rtol=1e-3, atol=1e-4)
+
+
+def test_training_flops_of_the_seed_network():
+    net = networks.NETWORKS["seed_64x64x3"]
+    flops = networks.training_flops(net.build(), net.input_shape)
+    assert flops == pytest.approx(133.70e6, rel=1e-4)
+
+
+def test_features_agree():
+    there = [name for name in features.PEERS if not stapes_lacks(name)]
+    if not there:
+        pytest.skip("neither librosa nor torch")
+    row = features.measure(features.Task(400, 60), 1, there, 0)
+    assert set(row.times) == {"stapes", *there}
+    assert all(db < 0.05 for db in row.facts["dB from ours"].values())
+
+
+def stapes_lacks(name):
+    from importlib.util import find_spec
+
+    return find_spec(name) is None
