@@ -24,6 +24,15 @@ CASES = [
     *((n, c, k) for n, c, k in zip(TAILS, TAILS[::-1], (5, 1, 33, 3, 17, 7), strict=True)),
 ]
 
+# Weights so large that the CPU goes over them in blocks; rows, vectors and blocks left over.
+LARGE_CASES = [
+    (1, 16384, 16),
+    (7, 1030, 257),
+    (31, 2051, 130),
+    (256, 1024, 256),
+    (257, 1024, 256),
+]
+
 
 def check(ops, dtype, sizes, draw, compare):
     """``compare(got, want, length of the sums, dtype of the result)``"""
@@ -47,6 +56,13 @@ def test_exact(ops, dtype, sizes, random):
     check(ops, dtype, sizes, random.integers, exact)
 
 
+@pytest.mark.parametrize("sizes", LARGE_CASES, ids=str)
+def test_exact_large(ops, dtype, sizes, random):
+    if not ops.fast:
+        pytest.skip("big shapes take minutes here")
+    check(ops, dtype, sizes, random.integers, exact)
+
+
 @pytest.mark.parametrize("sizes", CASES, ids=str)
 def test_random(ops, dtype, sizes, random):
     def compare(got, want, length, result_dtype):
@@ -56,10 +72,12 @@ def test_random(ops, dtype, sizes, random):
     check(ops, dtype, sizes, random.normal, compare)
 
 
-def test_adjoint(ops, dtype, random):
+@pytest.mark.parametrize("sizes", [(64, 4096, 130), *LARGE_CASES], ids=str)
+def test_adjoint(ops, dtype, sizes, random):
     if not ops.fast:
         pytest.skip("big shapes take minutes here")
-    x, w, dy = (random.normal(s, dtype) for s in [(64, 4096), (130, 4096), (64, 130)])
+    n, c, k = sizes
+    x, w, dy = (random.normal(s, dtype) for s in [(n, c), (k, c), (n, k)])
     y, dx, dw = ops.linear_fwd(x, w), ops.linear_dgrad(dy, w), ops.linear_wgrad(dy, x)
     assert_adjoint((dy, y), (dx, x), (dw, w))
 

@@ -4,10 +4,10 @@
 // Work: the rows h = a + stride_h * i of one phase a use the same r, and read dy at
 // p = i + (a + pad_top - r*dil_h) / stride_h: so each of the stride_h * stride_w phases of dx is a convolution of dy
 // with stride 1 and a part of the taps, done by direct.hpp with C as the output channels. A phase that no tap reaches
-// gets the bias.
+// gets the bias. Linear with large weights is done by dense.hpp.
 // Numerics: those of direct.hpp, beginning with the bias. Overwrites.
 #include "core/dispatch.hpp"
-#include "cpu/conv2d.hpp"
+#include "cpu/dense.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
@@ -106,6 +106,11 @@ void dgrad(const Conv2dDgradArgs& a) {
   const Conv2dShape shape = flatten_pointwise(a.shape);
   const Window2d& w = shape.window;
   with_dtype(a.dtype, [&]<class T>(T) {
+    if (Dense::takes(shape) && a.b == nullptr) {
+      const auto *dy = static_cast<const T*>(a.dy), *weights = static_cast<const T*>(a.w);
+      const Dense d(shape);
+      return OuterSum<T>{dy, weights, static_cast<T*>(a.dx), d.M, d.K, d.C, d.K, 1}.run();
+    }
     for (Index i = 0; i < w.stride_h && i < shape.H; ++i)
       for (Index j = 0; j < w.stride_w && j < shape.W; ++j) {
         const Phase<T> phase(a, shape, i, j);

@@ -1,18 +1,21 @@
 // y[n,p,q,k] = relu(b[k] + sum_{r,s,c} x[n, p*stride_h + r*dil_h - pad_top, q*stride_w + s*dil_w - pad_left, c]
 //                                      * w[k,r,s,c])
 // x (N,H,W,C), w (K,R,S,C/groups), y (N,P,Q,K); any stride, padding, dilation and groups; relu and b where asked for.
-// Work: by direct.hpp. 1x1 with stride 1, and so Linear, is taken as one row of N*H*W pixels.
+// Work: by direct.hpp. 1x1 with stride 1, and so Linear, is taken as one row of N*H*W pixels; if its weights are large,
+// by dense.hpp.
 // Numerics: those of direct.hpp, beginning with the bias. Overwrites.
 #include "core/dispatch.hpp"
-#include "cpu/conv2d.hpp"
+#include "cpu/dense.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
 
 void fwd(const Conv2dFwdArgs& a) {
+  const Conv2dShape shape = flatten_pointwise(a.shape);
   with_dtype(a.dtype, [&]<class T>(T) {
-    const Forward<T> forward(static_cast<const T*>(a.x), static_cast<const T*>(a.w), static_cast<const T*>(a.b),
-                             flatten_pointwise(a.shape), a.relu);
+    if (Dense::takes(shape)) return DenseForward<T>(Dense(shape), a).run();
+    const Forward<T> forward(static_cast<const T*>(a.x), static_cast<const T*>(a.w), static_cast<const T*>(a.b), shape,
+                             a.relu);
     const Grid& g = forward.conv().grid;
     const Index K = a.shape.K;
     run_direct(forward.conv(), Output<T>{static_cast<T*>(a.y), g.Q * K, K}, g.P * g.Q * K);

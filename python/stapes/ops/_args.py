@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import SupportsIndex, TypeAlias, TypeGuard
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -38,8 +38,10 @@ def integer(op: str, name: str, value: object) -> int:
 
 
 def _index(op: str, name: str, value: object) -> int:
+    if type(value) is int:
+        return value
     refused = isinstance(value, bool | np.bool_ | np.ndarray)
-    if refused or not isinstance(value, SupportsIndex):
+    if refused or not hasattr(value, "__index__"):  # isinstance(value, SupportsIndex) is slow
         raise TypeError(f"{op}: {name} must be an integer, got {type(value).__name__}")
     return operator.index(value)
 
