@@ -18,6 +18,7 @@ import stapes
 from stapes.bench import peers, report, suite
 from stapes.bench.machine import host
 from stapes.bench.shapes import SHAPES, ConvCase
+from stapes.bench.timing import OURS
 
 TABLES = {
     "layer": ("conv2d_fwd", "conv2d_dgrad", "conv2d_wgrad"),
@@ -46,10 +47,9 @@ def cell(row: report.Row | None) -> str:
         return f"{100 * row.flops / row.times[name].median / row.peak:.0f}"
 
     mark = " (disturbed)" if row.disturbed else ""
-    if row.ratio is None:
-        return percent(report.OURS) + mark
-    ratio, spread, peer = row.ratio
-    return f"{percent(report.OURS)} / {percent(peer)} ({ratio:.2f} ± {ratio * spread:.2f}){mark}"
+    if row.best_peer is None:
+        return percent(OURS) + mark
+    return f"{percent(OURS)} / {percent(row.best_peer)} ({report.ratio_text(row)}){mark}"
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from command_line import stapes as command
 from stapes.bench import compare, features, kernels, networks, peers, report, shapes, steps, suite
 from stapes.bench import timing as bench_timing
 from stapes.bench.machine import Machine, host
-from stapes.bench.timing import Run, Timing, interleave, summarize
+from stapes.bench.timing import Median, Run, interleave, summarize
 
 MACHINE = Machine("a processor", "avx2", 1, 100e9, 10e9)
 SMALL = {"first_c3": 2, "1d_1x80_stride4": 1}
@@ -23,7 +23,7 @@ WORK = [
 
 def a_row(seconds=1.0, spread=0.01, **changes):
     row = report.Row("conv2d_fwd", "conv2", "float32", "cpu", 1, 1e9, 1e8, 2e9, 0.5, {})
-    return replace(row, **{"times": {"stapes": Timing(seconds, spread)}} | changes)
+    return replace(row, **{"times": {"stapes": Median(seconds, spread)}} | changes)
 
 
 def a_result(*rows):
@@ -142,15 +142,20 @@ def test_run_that_stays_disturbed_says_so(monkeypatch):
 
 def test_median_and_spread():
     run = summarize({"a": [1.0, 2.0, 3.0, 4.0, 5.0]}, [1.0, 1.0])
-    assert run == Run({"a": Timing(3.0, 1 / 3)}, 1.0, 0.0)
+    assert run == Run({"a": Median(3.0, 1 / 3)}, {}, 1.0, 0.0)
 
 
-def test_ratio_is_to_the_fastest_peer():
-    times = {"stapes": Timing(1, 0.1), "slow": Timing(9, 0.1), "quick": Timing(2, 0.05)}
-    ratio, spread, name = a_row(times=times).ratio
-    assert (ratio, name) == (2, "quick")
-    assert spread == pytest.approx(0.15)
-    assert a_row().ratio is None
+def test_ratios_are_those_of_rounds():
+    """A machine at half its speed in some rounds does not change them."""
+    run = summarize({"stapes": [1.0, 2.0, 1.0], "torch": [3.0, 6.0, 3.0]}, [2.0, 1.0, 2.0])
+    assert run.ratios == {"torch": Median(3.0, 0.0)}
+
+
+def test_best_peer():
+    row = a_row(ratios={"slow": Median(9, 0.1), "quick": Median(2, 0.05)})
+    assert row.best_peer == "quick"
+    assert "2.00 ± 0.10" in report.cells(row)
+    assert a_row().best_peer is None
 
 
 def test_limits_of_this_machine():

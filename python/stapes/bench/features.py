@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from stapes.audio import LogMel
 from stapes.audio.mel import filter_bank
-from stapes.bench.report import OURS, Row
-from stapes.bench.timing import interleave
+from stapes.bench.report import Row
+from stapes.bench.timing import OURS, interleave
 
 _RATE, _HOP, _MELS, _SECONDS = 16000, 160, 64, 60
 PEERS = ("librosa", "torch")
@@ -83,10 +83,10 @@ def measure(task: Task, threads: int, peers: list[str], seconds: float) -> Row:
         if name != OURS
     }
     run = interleave(functions, seconds=seconds)
-    rate = {name: _SECONDS / t.median for name, t in run.timings.items()}
+    rate = {name: _SECONDS / t.median for name, t in run.times.items()}
     facts = {"dB from ours": differ, "seconds of sound a second": rate}
     key = ("log-mel", str(task), "float32", "cpu", threads)
-    return Row(*key, 0, 0, run.peak * threads, 0, run.timings, {}, run.disturbed, facts)
+    return Row(*key, 0, 0, run.peak * threads, 0, run.times, run.ratios, {}, run.disturbed, facts)
 
 
 def _librosa(task: Task, clips: NDArray[Any]) -> Callable[[], Any]:

@@ -13,9 +13,7 @@ from typing import Any
 from stapes import __version__
 from stapes._files import atomic_write
 from stapes.bench.machine import Machine, now
-from stapes.bench.timing import Timing
-
-OURS = "stapes"
+from stapes.bench.timing import OURS, Median
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,8 @@ class Row:
         FLOP/s of the machine in multiply-adds, measured meanwhile.
     limit : float
         Seconds that the machine needs at least for these operations and bytes; 0: not known.
-    times : dict of str to Timing
-        "stapes" first.
+    times, ratios : dict of str to Median
+        Seconds of each program, "stapes" first; the others' over ours, from round to round.
     errors : dict of str to float
         Norm of the difference from float64 over the norm, where it was computed.
     disturbed : bool
@@ -51,7 +49,8 @@ class Row:
     moved: float
     peak: float
     limit: float
-    times: dict[str, Timing]
+    times: dict[str, Median]
+    ratios: dict[str, Median] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     disturbed: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
@@ -67,14 +66,9 @@ class Row:
         return self.limit / self.times[OURS].median
 
     @property
-    def ratio(self) -> tuple[float, float, str] | None:
-        """The fastest peer's time over ours, the ratio's spread as a share of it, and its name."""
-        peers = {name: t for name, t in self.times.items() if name != OURS}
-        if not peers:
-            return None
-        name = min(peers, key=lambda peer: peers[peer].median)
-        ours = self.times[OURS]
-        return peers[name].median / ours.median, peers[name].spread + ours.spread, name
+    def best_peer(self) -> str | None:
+        """The program that comes nearest to ours, or is ahead of it."""
+        return min(self.ratios, key=lambda name: self.ratios[name].median, default=None)
 
 
 @dataclass(frozen=True)
@@ -104,12 +98,16 @@ def load(path: Path) -> Result:
     try:
         tree = json.loads(path.read_text())
         rows = [
-            Row(**{**row, "times": {name: Timing(**t) for name, t in row["times"].items()}})
+            Row(**{**row, "times": _medians(row["times"]), "ratios": _medians(row["ratios"])})
             for row in tree.pop("rows")
         ]
         return Result(**{**tree, "machine": Machine(**tree["machine"]), "rows": rows})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} holds no result of stapes bench: {error}") from None
+
+
+def _medians(tree: dict[str, dict[str, float]]) -> dict[str, Median]:
+    return {name: Median(**value) for name, value in tree.items()}
 
 
 def save_csv(result: Result, path: Path) -> None:
@@ -147,11 +145,12 @@ class Column:
     text: Callable[[Row], str]
 
 
-def _ratio(row: Row) -> str:
-    if row.ratio is None:
+def ratio_text(row: Row) -> str:
+    """Return how many times as long as ours the best peer takes, such as "1.50 ± 0.02"."""
+    if row.best_peer is None:
         return "-"
-    ratio, spread, name = row.ratio
-    return f"{ratio:.2f} ± {ratio * spread:.2f} {name}"
+    ratio = row.ratios[row.best_peer]
+    return f"{ratio.median:.2f} ± {ratio.median * ratio.spread:.2f}"
 
 
 COLUMNS: Sequence[Column] = (
@@ -166,7 +165,8 @@ COLUMNS: Sequence[Column] = (
         "GB/s", lambda row: f"{row.moved / row.times[OURS].median / 1e9:.1f}" if row.moved else "-"
     ),
     Column("% of limit", lambda row: f"{100 * row.share:.0f}" if row.limit else "-"),
-    Column("faster than the best peer", _ratio),
+    Column("best peer", lambda row: row.best_peer or "-"),
+    Column("its time / ours", ratio_text),
     Column("error", lambda row: f"{row.errors[OURS]:.1e}" if OURS in row.errors else "-"),
     Column("", lambda row: "disturbed" if row.disturbed else ""),
 )

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from stapes.bench.report import OURS, Result
+from stapes.bench.report import Result
+from stapes.bench.timing import OURS
 
 _INK, _ROOF = "#1f6f8b", "#888888"
 _PEERS = ("#d1495b", "#edae49", "#66a182")

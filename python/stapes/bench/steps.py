@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -14,8 +15,8 @@ from typing import Any, Self
 
 from stapes.bench.machine import Machine
 from stapes.bench.networks import NETWORKS
-from stapes.bench.report import OURS, Row
-from stapes.bench.timing import Run, fma_peak, summarize
+from stapes.bench.report import Row
+from stapes.bench.timing import OURS, Run, fma_peak, summarize
 from stapes.bench.worker import PROGRAMS, environment
 
 _LOSSES = 50
@@ -129,11 +130,12 @@ def measure(
         for name, worker in workers.items():
             told(f"{network}, batch {batch}: {_LOSSES} steps of {name}")
             curves[name] = worker.ask("losses", _LOSSES)
-        known = workers[OURS].ask("facts")
         told(f"{network}, batch {batch}: training in turn")
         run = _in_turn(workers, "train", seconds)
+        memory = {name: w.ask("memory") for name, w in workers.items()}
+        known = workers[OURS].ask("facts")
         facts = {
-            "peak memory, MiB": {name: w.ask("memory") for name, w in workers.items()},
+            "peak memory, MiB": memory,
             "loss curves differ by": _differences(curves),
             "density of the pooled gradient": known["density"],
         }
@@ -148,7 +150,7 @@ def _row(job: Job, flops: float, run: Run, facts: dict[str, Any]) -> Row:
     on = f"{job.network} x {job.batch}"
     peak = run.peak * job.threads
     key = (job.program, on, "float32", "cpu", job.threads)
-    return Row(*key, flops, 0, peak, flops / peak, run.timings, {}, run.disturbed, facts)
+    return Row(*key, flops, 0, peak, flops / peak, run.times, run.ratios, {}, run.disturbed, facts)
 
 
 def _in_turn(workers: dict[str, Worker], do: str, seconds: float) -> Run:
@@ -163,7 +165,7 @@ def _in_turn(workers: dict[str, Worker], do: str, seconds: float) -> Run:
             for name, worker in workers.items():
                 time.sleep(_SETTLE)
                 peaks.append(fma_peak())
-                times[name] += worker.ask(do, counts[name])
+                times[name].append(statistics.median(worker.ask(do, counts[name])))
         runs.append(summarize(times, peaks))
     return min(runs, key=lambda run: run.disturbance)
 

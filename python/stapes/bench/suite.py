@@ -10,9 +10,9 @@ import numpy as np
 
 from stapes.bench import kernels, peers
 from stapes.bench.machine import Machine, cuda_seconds
-from stapes.bench.report import OURS, Row
+from stapes.bench.report import Row
 from stapes.bench.shapes import SHAPES, ConvCase
-from stapes.bench.timing import host_seconds, interleave
+from stapes.bench.timing import OURS, host_seconds, interleave
 from stapes.device import Array, to_device
 
 
@@ -86,7 +86,7 @@ def measure(op: str, case: ConvCase, s: Settings, machine: Machine) -> Row:
     limit = max(flops / peak, moved / machine.bandwidth)
     on = str(case)
     key = (op, on, s.dtype, s.device, s.threads)
-    return Row(*key, flops, moved, peak, limit, run.timings, errors, run.disturbed)
+    return Row(*key, flops, moved, peak, limit, run.times, run.ratios, errors, run.disturbed)
 
 
 def _exact(op: str, case: ConvCase, host: dict[str, Array]) -> list[Array]:

@@ -18,14 +18,17 @@ _CALM = 0.08
 _ATTEMPTS = 3
 
 
+OURS = "stapes"
+
+
 @dataclass(frozen=True)
-class Timing:
-    """How long a function takes.
+class Median:
+    """The median of repeats.
 
     Attributes
     ----------
     median : float
-        Seconds.
+        Seconds, or a ratio.
     spread : float
         Half the distance between the quartiles, as a share of the median.
     """
@@ -40,8 +43,11 @@ class Run:
 
     Attributes
     ----------
-    timings : dict of str to Timing
-        Of each function.
+    times : dict of str to Median
+        Seconds of each function.
+    ratios : dict of str to Median
+        Of the others' times to that of "stapes" in the same round: what slows down a round slows
+        down both, so they scatter less than the times.
     peak : float
         FLOP/s of one core in multiply-adds, median over the run.
     disturbance : float
@@ -49,7 +55,8 @@ class Run:
         changes, is slow at times.
     """
 
-    timings: dict[str, Timing]
+    times: dict[str, Median]
+    ratios: dict[str, Median]
     peak: float
     disturbance: float
 
@@ -129,13 +136,19 @@ def _attempt(
 
 
 def summarize(times: Mapping[str, list[float]], peaks: list[float]) -> Run:
-    """Return medians and spreads of what was timed in turn."""
-    median = statistics.median(peaks)
-    timings = {name: timing(values) for name, values in times.items()}
-    return Run(timings, median, 1 - median / max(peaks))
+    """Return medians and spreads of what was timed in turn, a value of each in each round."""
+    peak = statistics.median(peaks)
+    ours = times.get(OURS, [])
+    ratios = {
+        name: median([theirs / own for theirs, own in zip(values, ours, strict=True)])
+        for name, values in times.items()
+        if ours and name != OURS
+    }
+    medians = {name: median(values) for name, values in times.items()}
+    return Run(medians, ratios, peak, 1 - peak / max(peaks))
 
 
-def timing(values: list[float]) -> Timing:
-    """Return the median of some times, and how far they scatter."""
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return Timing(median, (high - low) / 2 / median)
+def median(values: list[float]) -> Median:
+    """Return the median of some values, and how far they scatter."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Median(middle, (high - low) / 2 / middle)
