@@ -1,8 +1,9 @@
 // dw[k,r,s,c] and db[k] of a first layer behind ReLU and 2 x 2 max pooling, from the pooled gradient dy and its argmax
 // dy and argmax (N, P / 2, Q / 2, K), x (N,H,W,C), dw (K,R,S,C); any stride and padding; few R * S * C.
-// Work: vectors lie along k. For each window and (r,s,c), the four numbers of x that a place of the window meets there
-// are put side by side; then argmax, as the index of a permutation, picks for each k the one that its gradient is to
-// be multiplied with. Sums of up to kMostRows (r,s,c) stay in registers over a band of windows (band.hpp).
+// Work: vectors lie along k. Each number of the patch gets its neighbours to the right, below, and there to the right
+// beside it: the four that the places of a window meet through one (r,s,c). argmax, as the index of a permutation, then
+// picks for each k the one that its gradient is to be multiplied with. Sums of up to kMostRows (r,s,c) stay in
+// registers over the windows of a band (band.hpp).
 // Threads: the bands are cut into chunks, a number fixed by the shape, each summed into partial dw and db of its own.
 // Numerics: sums in T, a chunk's windows in order, then the chunks in order; db over the chunks in double. What is dead
 // counts as a gradient of 0. Overwrites.
@@ -81,62 +82,61 @@ class PoolSelectWgrad {
   static constexpr int kMostRows = 9;    // (r,s,c) summed at a time
 
   Index windows() const { return bands_.rows() * bands_.cols() / 4; }
-  Index four_elements() const { return windows() * depth_ * 4 + kVectorSlack; }
-  Index scratch_elements() const {
-    return round_up(bands_.patch_elements(), kVectorSlack) + round_up(four_elements(), kVectorSlack) +
-           2 * windows() * padded_K_;
+  Index four_elements() const { return round_up(4 * (bands_.patch_elements() + kVectorSlack), kVectorSlack); }
+  Index scratch_elements() const { return patch_elements() + four_elements() + 2 * windows() * padded_K_; }
+  // A number's neighbours lie up to a row and a pixel further on, also those of the last one.
+  Index patch_elements() const {
+    return round_up(bands_.patch_elements() + bands_.output_row() + bands_.output_pixel(), kVectorSlack);
   }
 
   void add_band(const Band& band, T* scratch, T* partial) const {
     const T* patch = bands_.gather(x_, band, scratch);
-    T* fours = scratch + round_up(bands_.patch_elements(), kVectorSlack);
-    T* dy = fours + round_up(four_elements(), kVectorSlack);
+    T* fours = scratch + patch_elements();
+    T* dy = fours + four_elements();
     auto* index = reinterpret_cast<Lanes<T>*>(dy + windows() * padded_K_);
-    const Index count = band.rows * band.cols / 4;
-    make_fours(patch, band, fours);
+    make_fours(patch, fours);
     spread(band, dy, index, partial + depth_ * padded_K_);
+    // Short kernel rows are taken three at a time.
+    const Index together = 3 * run_ <= kMostRows ? 3 : 1;
     for (Index k = 0; k < padded_K_; k += kLanes<T>)
-      for (Index l = 0; l < depth_; l += kMostRows) {
-        with_rows(least(kMostRows, depth_ - l), [&]<int MR>() {
-          add_rows<MR>(fours + l * 4, dy + k, index + k, count, partial + l * padded_K_ + k);
-        });
-      }
+      for (Index r = 0; r < shape_.window.kernel_h; r += together)
+        for (Index l = 0; l < run_; l += kMostRows) {
+          const Index rows = least(together, shape_.window.kernel_h - r);
+          add_taps(band, {r, r + rows}, {l, least(run_, l + kMostRows)}, fours, dy + k, index + k, partial + k);
+        }
   }
 
-  // (window, (r,s,c), place): what the places of a window meet.
-  void make_fours(const T* patch, const Band& band, T* to) const {
+  // (number of the patch, place): what the places of a window meet whose first place meets this number.
+  void make_fours(const T* patch, T* to) const {
     using Four = typename FourOf<T>::type;
     const auto load_four = [](const T* p) -> Four {
       return *reinterpret_cast<const typename FourOf<T>::unaligned*>(p);
     };
     const auto store_four = [](T* p, Four v) { *reinterpret_cast<typename FourOf<T>::unaligned*>(p) = v; };
-    const Index row = bands_.output_row(), pixel = bands_.output_pixel();
-    for (Index i = 0; i < band.rows; i += 2)
-      for (Index j = 0; j < band.cols; j += 2)
-        for (Index r = 0; r < shape_.window.kernel_h; ++r, to += run_ * 4) {
-          const T* from = patch + i * row + j * pixel + bands_.tap_offset(r * shape_.window.kernel_w);
-          for (Index l = 0; l < run_; l += 4) {  // what goes beyond the run is written again, or slack
-            const Four a = load_four(from + l), b = load_four(from + l + pixel), c = load_four(from + l + row),
-                       d = load_four(from + l + row + pixel);
-            const Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-            const Four ef = __builtin_shufflevector(a, b, 2, 6, 3, 7), gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-            store_four(to + l * 4, __builtin_shufflevector(ab, cd, 0, 1, 4, 5));
-            store_four(to + l * 4 + 4, __builtin_shufflevector(ab, cd, 2, 3, 6, 7));
-            store_four(to + l * 4 + 8, __builtin_shufflevector(ef, gh, 0, 1, 4, 5));
-            store_four(to + l * 4 + 12, __builtin_shufflevector(ef, gh, 2, 3, 6, 7));
-          }
-        }
+    const Index row = bands_.output_row(), pixel = bands_.output_pixel(), count = bands_.patch_elements();
+    for (Index i = 0; i < count; i += 4, to += 16) {
+      const T* from = patch + i;
+      const Four a = load_four(from), b = load_four(from + pixel), c = load_four(from + row),
+                 d = load_four(from + row + pixel);
+      const Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+      const Four ef = __builtin_shufflevector(a, b, 2, 6, 3, 7), gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+      store_four(to, __builtin_shufflevector(ab, cd, 0, 1, 4, 5));
+      store_four(to + 4, __builtin_shufflevector(ab, cd, 2, 3, 6, 7));
+      store_four(to + 8, __builtin_shufflevector(ef, gh, 0, 1, 4, 5));
+      store_four(to + 12, __builtin_shufflevector(ef, gh, 2, 3, 6, 7));
+    }
   }
 
   // The gradients that are alive, zero for the others, and their places, both as wide as T; and their sum.
   void spread(const Band& band, T* dy, Lanes<T>* index, T* db) const {
+    const Index K = pool_.K, padded = padded_K_;
     for (Index i = 0; i < band.rows / 2; ++i)
-      for (Index j = 0; j < band.cols / 2; ++j, dy += padded_K_, index += padded_K_) {
+      for (Index j = 0; j < band.cols / 2; ++j, dy += padded, index += padded) {
         const Index window = (band.n * pool_.rows() + band.p / 2 + i) * pool_.cols() + band.q / 2 + j;
-        const T* from = dy_ + window * pool_.K;
-        const std::uint8_t* argmax = argmax_ + window * pool_.K;
+        const T* from = dy_ + window * K;
+        const std::uint8_t* argmax = argmax_ + window * K;
         Index k = 0;
-        for (; k + kLanes<T> <= pool_.K; k += kLanes<T>) {
+        for (; k + kLanes<T> <= K; k += kLanes<T>) {
           const auto places = spread_bytes<T>(argmax + k, std::make_index_sequence<STAPES_VECTOR_BYTES>());
           const Lanes<Vec<T>> place = places & 0xff;
           const Vec<T> g = place == kDead ? Vec<T>{} : load(from + k);
@@ -144,8 +144,8 @@ class PoolSelectWgrad {
           std::memcpy(index + k, &place, sizeof(place));
           store(db + k, load(db + k) + g);
         }
-        for (; k < padded_K_; ++k) {
-          const bool alive = k < pool_.K && argmax[k] != kDead;
+        for (; k < padded; ++k) {
+          const bool alive = k < K && argmax[k] != kDead;
           dy[k] = alive ? from[k] : T(0);
           index[k] = alive ? argmax[k] : 0;
           db[k] += dy[k];
@@ -153,27 +153,63 @@ class PoolSelectWgrad {
       }
   }
 
-  // Calls f.operator()<MR>() for mr = 1 .. kMostRows.
-  template <int MR = kMostRows, class F>
-  static void with_rows(Index mr, const F& f) {
-    if constexpr (MR > 1) {
-      if (mr < MR) return with_rows<MR - 1>(mr, f);
+  // Calls f.operator()<n>() for n = 1 .. kMost.
+  template <int kMost, class F>
+  static void with_count(Index n, const F& f) {
+    if constexpr (kMost > 1) {
+      if (n < kMost) return with_count<kMost - 1>(n, f);
     }
-    f.template operator()<MR>();
+    f.template operator()<kMost>();
   }
 
-  template <int MR>
-  [[gnu::noinline]] void add_rows(const T* fours, const T* dy, const Lanes<T>* index, Index count, T* to) const {
-    Vec<T> acc[MR] = {};
-    for (Index i = 0; i < count; ++i, fours += depth_ * 4, dy += padded_K_, index += padded_K_) {
-      Lanes<Vec<T>> places;
-      std::memcpy(&places, index, sizeof(places));
-      const Vec<T> g = load(dy);
-#pragma GCC unroll 9
-      for (int m = 0; m < MR; ++m) acc[m] += g * pick(fours + m * 4, places);
+  // Kernel rows r, and of each the numbers l of its run, over all windows of the band, for a vector of k.
+  void add_taps(const Band& band, Range r, Range l, const T* fours, const T* dy, const Lanes<T>* index,
+                T* partial) const {
+    const auto add = [&]<int R, int L>() {
+      const T* from[R];
+      T* to[R];
+      for (int i = 0; i < R; ++i) {
+        from[i] = fours + 4 * (bands_.tap_offset((r.begin + i) * shape_.window.kernel_w) + l.begin);
+        to[i] = partial + ((r.begin + i) * run_ + l.begin) * padded_K_;
+      }
+      add_rows<R, L>(from, dy, index, band.rows / 2, band.cols / 2, to);
+    };
+    if (r.end - r.begin == 1) {
+      with_count<kMostRows>(l.end - l.begin, [&]<int L>() { add.template operator()<1, L>(); });
+    } else {
+      with_count<kMostRows / 3>(l.end - l.begin, [&]<int L>() {
+        with_count<3>(r.end - r.begin, [&]<int R>() { add.template operator()<R, L>(); });
+      });
     }
+  }
+
+  template <int R, int L>
+  [[gnu::noinline]] void add_rows(const T* const* fours, const T* dy, const Lanes<T>* index, Index rows, Index cols,
+                                  T* const* to) const {
+    const Index step = 8 * bands_.output_pixel(), row = 8 * bands_.output_row() - cols * step, padded = padded_K_;
+    const T* from[R];
+#pragma GCC unroll 3
+    for (int i = 0; i < R; ++i) from[i] = fours[i];
+    Vec<T> acc[R][L] = {};
+    for (Index p = 0; p < rows; ++p) {
+      for (Index q = 0; q < cols; ++q, dy += padded, index += padded) {
+        Lanes<Vec<T>> places;
+        std::memcpy(&places, index, sizeof(places));
+        const Vec<T> g = load(dy);
+#pragma GCC unroll 3
+        for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 9
-    for (int m = 0; m < MR; ++m) store(to + m * padded_K_, load(to + m * padded_K_) + acc[m]);
+          for (int l = 0; l < L; ++l) acc[i][l] += g * pick(from[i] + l * 4, places);
+          from[i] += step;
+        }
+      }
+#pragma GCC unroll 3
+      for (int i = 0; i < R; ++i) from[i] += row;
+    }
+#pragma GCC unroll 3
+    for (int i = 0; i < R; ++i)
+#pragma GCC unroll 9
+      for (int l = 0; l < L; ++l) store(to[i] + l * padded, load(to[i] + l * padded) + acc[i][l]);
   }
 
   void reduce(const T* partials, Index chunks, Index size, T* dw, T* db) const {
