@@ -1,12 +1,12 @@
 // y = max_pool2d(relu(conv2d(x, w) + b)) with argmax
 // x (N,H,W,C), w (K,R,S,C), y and argmax (N, P / pool_h, Q / pool_w, K); windows do not overlap, leftover rows and
 // columns are dropped, a window has at most 255 places.
-// Work: 3x3 with stride 1 and 2x2 windows by Winograd (winograd.hpp), whose tile is the window. Else bands are whole
-// windows; a band's convolution stays in a cache-sized scratch, is pooled from there and never written out.
+// Work: 3x3 with stride 1 and 2x2 windows by Winograd (winograd.hpp), whose tile is the window, or, with 1 or 3 input
+// channels, by first_pool.hpp. Else bands are whole windows; a band's convolution stays in a cache-sized scratch, is pooled from there and never written out.
 // Numerics: those of the parts. The maximum is taken before ReLU: a window whose largest value is <= 0 is dead
 // (argmax 255), and gets no gradient. NaN is never dead. Overwrites.
 #include "core/dispatch.hpp"
-#include "cpu/pool_sparse.hpp"
+#include "cpu/first_pool.hpp"
 #include "cpu/winograd.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
@@ -56,31 +56,19 @@ void fwd_direct(const Conv2dReluMaxPool2dFwdArgs& a, const PoolGrid& pool) {
   });
 }
 
-// A tile of Winograd's as the window it is: `count` channels of it.
+// A first layer, from the same packed weights.
 template <class T>
-void pool_tile(const TileOutputs<T>& tile, const T* b, Index count, T* y, std::uint8_t* argmax) {
-  const Vec<T> bias = b == nullptr ? Vec<T>{} : count == kLanes<T> ? load(b) : load_part(b, static_cast<int>(count));
-  Vec<T> best = tile.y[0][0] + bias;
-  Lanes<Vec<T>> place{};
-#pragma GCC unroll 3
-  for (int i = 1; i < 4; ++i) {
-    const Vec<T> v = tile.y[i / 2][i % 2] + bias;
-    const auto stays = v <= best;
-    const auto take = (stays == 0) & (best == best);  // larger, or the first NaN
-    best = take ? v : best;
-    place = take ? index_splat<Lanes<Vec<T>>>(i) : place;
-  }
-  const auto dead = best <= Vec<T>{};
-  best = dead ? Vec<T>{} : best;
-  place = dead ? index_splat<Lanes<Vec<T>>>(kDead) : place;
-  if (count == kLanes<T>) {
-    store(y, best);
-  } else {
-    store_part(y, best, static_cast<int>(count));
-  }
-  typedef std::uint8_t Narrow __attribute__((vector_size(kLanes<T>)));
-  const Narrow narrow = __builtin_convertvector(place, Narrow);
-  std::memcpy(argmax, &narrow, static_cast<std::size_t>(count));
+void fwd_first(const Conv2dReluMaxPool2dFwdArgs& a, const PoolGrid& pool) {
+  const Forward<T> forward(static_cast<const T*>(a.x), static_cast<const T*>(a.w), static_cast<const T*>(a.b),
+                           covered(a.shape, pool), false);
+  FirstPool<T>(forward.conv(), pool, static_cast<T*>(a.y), a.argmax)();
+}
+
+template <class T>
+[[gnu::always_inline]] inline TileOutputs<T> with_bias(const TileOutputs<T>& tile, const T* b, Index count) {
+  if (b == nullptr) return tile;
+  const Vec<T> bias = count == kLanes<T> ? load(b) : load_part(b, static_cast<int>(count));
+  return {{{tile.y[0][0] + bias, tile.y[0][1] + bias}, {tile.y[1][0] + bias, tile.y[1][1] + bias}}};
 }
 
 template <class T>
@@ -94,7 +82,7 @@ void fwd_winograd(const Conv2dReluMaxPool2dFwdArgs& a, const PoolGrid& pool) {
                  [&](const Band& of, Index i, Index j, Index k, const TileOutputs<T>& tile, Index count) {
                    const Index window = (of.n * pool.rows() + of.p / 2 + i) * pool.cols() + of.q / 2 + j;
                    const T* b = a.b == nullptr ? nullptr : static_cast<const T*>(a.b) + k;
-                   pool_tile(tile, b, count, static_cast<T*>(a.y) + window * pool.K + k,
+                   pool_tile(with_bias(tile, b, count), count, static_cast<T*>(a.y) + window * pool.K + k,
                              a.argmax + window * pool.K + k);
                  });
   });
@@ -106,6 +94,8 @@ void fwd(const Conv2dReluMaxPool2dFwdArgs& a) {
   with_dtype(a.dtype, [&]<class T>(T) {
     if (pool.pool_h == 2 && pool.pool_w == 2 && Winograd<T>::takes(a.shape)) {
       fwd_winograd<T>(a, pool);
+    } else if (FirstPool<T>::takes(a.shape, pool)) {
+      fwd_first<T>(a, pool);
     } else {
       fwd_direct<T>(a, pool);
     }

@@ -10,14 +10,9 @@
 #pragma once
 
 #include "cpu/conv2d.hpp"
+#include "cpu/pool_tile.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
-
-// The 2 x 2 outputs of a tile, for a vector of k.
-template <class T>
-struct TileOutputs {
-  Vec<T> y[2][2];
-};
 
 template <class T>
 class Winograd {
