@@ -72,7 +72,7 @@ def test_random(ops, dtype, sizes, random):
     check(ops, dtype, sizes, random.normal, compare)
 
 
-@pytest.mark.parametrize("sizes", [(64, 4096, 130), *LARGE_CASES], ids=str)
+@pytest.mark.parametrize("sizes", [(64, 4096, 130), *LARGE_CASES[1:]], ids=str)
 def test_adjoint(ops, dtype, sizes, random):
     if not ops.fast:
         pytest.skip("big shapes take minutes here")
