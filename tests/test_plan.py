@@ -1,3 +1,6 @@
+from copy import deepcopy
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -18,13 +21,15 @@ def conv(**kwargs):
 
 
 def test_what_is_fused():
-    assert stages(conv(), nn.ReLU(), nn.MaxPool2d(2)) == ["_RectifiedPooled"]
-    assert stages(conv(stride=2, padding=1), nn.ReLU(), nn.MaxPool2d((2, 3))) == [
-        "_RectifiedPooled"
+    assert stages(conv(), nn.ReLU(), nn.MaxPool2d(2)) == ["RectifiedPooled"]
+    assert stages(conv(stride=2, padding=1), nn.ReLU(), nn.MaxPool2d((2, 3))) == ["RectifiedPooled"]
+    assert stages(conv(), nn.ReLU()) == ["Rectified"]
+    assert stages(nn.Linear(None, 2), nn.ReLU(), nn.Linear(None, 2)) == ["Rectified", "Linear"]
+    assert stages(nn.Sequential(conv(), nn.ReLU()), nn.MaxPool2d(2)) == ["RectifiedPooled"]
+    assert stages(conv(), nn.BatchNorm2d(4), nn.ReLU(), conv()) == [
+        *("Conv2d", "BatchNorm2d", "RectifiedInPlace", "Conv2d"),
     ]
-    assert stages(conv(), nn.ReLU()) == ["_Rectified"]
-    assert stages(nn.Linear(None, 2), nn.ReLU(), nn.Linear(None, 2)) == ["_Rectified", "Linear"]
-    assert stages(nn.Sequential(conv(), nn.ReLU()), nn.MaxPool2d(2)) == ["_RectifiedPooled"]
+    assert stages(nn.BatchNorm2d(4), nn.ReLU()) == ["BatchNorm2d", "ReLU"]
     assert stages(conv(), nn.ReLU(), nn.MaxPool2d(2), fuse=False) == ["Conv2d", "ReLU", "MaxPool2d"]
 
 
@@ -40,7 +45,7 @@ def test_what_is_fused():
     ],
 )
 def test_what_the_fused_kernel_does_not_do(first, pool):
-    assert stages(first, nn.ReLU(), pool) == ["_Rectified", type(pool).__name__]
+    assert stages(first, nn.ReLU(), pool) == ["Rectified", type(pool).__name__]
 
 
 def test_a_final_softmax_is_left_out_where_probabilities_are_asked_for():
@@ -84,7 +89,7 @@ def arrays_of(model):
     """Every buffer of the plan, by input shape, layer and slot."""
     found = {}
     for shape, layers in model._compiled.plan._kept.items():
-        for i, slots in enumerate(layers):
+        for i, slots in enumerate(layers.slots):
             for slot, value in slots.items():
                 for j, array in enumerate(value if isinstance(value, tuple) else (value,)):
                     if array is not None:
@@ -105,6 +110,40 @@ def test_buffers_are_used_again(make):
     model.fit(x, y, batch_size=16, epochs=3, validation_data=(x, y), progress=False)
     assert arrays_of(model) == before
     assert [p.grad.ctypes.data for p in model.parameters()] == grads
+
+
+def test_gradients_take_turns_in_two_arrays():
+    x, y = images(16)
+    model = mixed()
+    model.compile("sgd", metrics=[])
+    model.predict_on_batch(x)  # a forward pass alone settles nothing
+    model.train_on_batch(x, y)
+    plan = model._compiled.plan
+    (buffers,) = plan._kept.values()
+    slots = dict(zip(plan._buffered, buffers.slots, strict=True))
+    passed = [slots[stage]["dx"] for stage in reversed(plan.stages) if "dx" in slots[stage]]
+    assert len(passed) > 4
+    for before, after in pairwise(passed):
+        assert not np.shares_memory(before, after)
+    for one, other in zip(passed, passed[2:], strict=False):
+        assert one.ctypes.data == other.ctypes.data
+
+
+def test_a_backward_pass_that_fails_leaves_the_next_one_right():
+    x, y = images(16)
+    block = (conv(padding="same"), nn.BatchNorm2d(4), nn.ReLU(), nn.AvgPool2d(2))
+    models = [nn.Sequential(*map(deepcopy, block), nn.Flatten(), dense(3)) for _ in range(2)]
+    for model in models:
+        model.build(x.shape[1:], seed=0)
+        model.compile("sgd", metrics=[])
+    stage = models[0]._compiled.plan.stages[2]
+    stage.backward = lambda *args, **kwargs: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        models[0].train_on_batch(x, y)
+    del stage.backward
+    for _ in range(3):
+        losses = [model.train_on_batch(x, y)["loss"] for model in models]
+        assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])

@@ -1,0 +1,198 @@
+"""The stages of a plan: layers, and runs of layers with a kernel or an array in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from stapes import ops
+from stapes.device import Array, array_module
+from stapes.nn.activation import ReLU
+from stapes.nn.chain import _Chain
+from stapes.nn.conv import Conv2d
+from stapes.nn.layer import Layer
+from stapes.nn.linear import Linear
+from stapes.nn.norm import BatchNorm2d
+from stapes.nn.parameter import Parameter
+from stapes.nn.pool import MaxPool2d
+from stapes.ops._args import padding, pair
+
+_LARGEST_WINDOW = 255
+"""Places of a pooling window that the fused kernel's uint8 argmax can tell, beside "dead"."""
+
+
+class Cast(Layer):
+    """The way into a 16-bit network, or out of it."""
+
+    def __init__(self, target: np.dtype[Any]) -> None:
+        super().__init__()
+        self.target = target
+        self.factor: Array | None = None
+
+    def forward(self, x: Array) -> Array:
+        self._keep(x.dtype)
+        return self._run("y", ops.cast, x, self.target)
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        (dtype,) = self._kept()
+        if self.factor is not None:
+            dy = self._run("scaled", array_module(dy).multiply, dy, self.factor)
+        return self._run("dx", ops.cast, dy, dtype) if need_dx else None
+
+
+class Fused(Layer):
+    """A stage that stands for a layer with weights and those after it."""
+
+    def __init__(self, layer: Conv2d | Linear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def parameters(self) -> list[Parameter]:
+        return self.layer.parameters()
+
+    def release(self) -> None:
+        self._saved = None
+        self.layer.release()
+
+    def _label(self) -> str:
+        return self.layer._label()
+
+    def _start(self, x: Array) -> Array:
+        self.training = self.layer.training
+        return self.layer._input(x)
+
+
+class Rectified(Fused):
+    """A layer with ReLU in the epilogue of its kernel."""
+
+    def forward(self, x: Array) -> Array:
+        x = self._start(x)
+        y = self.layer._forward(x, activation="relu")
+        self._keep(y)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        (y,) = self._kept()
+        return self.layer.backward(self._run("dy", ops.relu_bwd, dy, y), need_dx)
+
+
+class RectifiedInPlace(Layer):
+    """ReLU over the output of a layer that does not need it any more, and over the gradient."""
+
+    def __init__(self, layer: ReLU) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def _label(self) -> str:
+        return self.layer._label()
+
+    def forward(self, x: Array) -> Array:
+        self.training = self.layer.training
+        y = ops.relu_fwd(x, out=x)
+        self._keep(y)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        (y,) = self._kept()
+        return ops.relu_bwd(dy, y, out=dy) if need_dx else None
+
+
+class RectifiedPooled(Fused):
+    """Conv2d + ReLU + MaxPool2d: the map before the pool is never written, nor its gradient."""
+
+    layer: Conv2d
+
+    def __init__(self, layer: Conv2d, pool: MaxPool2d) -> None:
+        super().__init__(layer)
+        self.window = {
+            "pool": pool.kernel_size,
+            "stride": layer.stride,
+            "padding": layer.padding,
+        }
+
+    def _window(self) -> dict[str, Any]:
+        return {**self.window, "precision": self.layer._precision}
+
+    def forward(self, x: Array) -> Array:
+        x = self._start(x)
+        conv = self.layer
+        y, argmax = self._run(
+            "y",
+            ops.conv2d_relu_max_pool2d_fwd,
+            x,
+            conv.weight.like(x),
+            conv._bias_data(),
+            **self._window(),
+        )
+        self._keep(x, argmax)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        x, argmax = self._kept()
+        w, b = self.layer.weight, self.layer.bias
+        dx = self._slot("dx") if need_dx else None
+        db = None if b is None else b.gradient()
+        dx, _, _ = ops.conv2d_relu_max_pool2d_bwd(
+            dy,
+            argmax,
+            x,
+            w.like(x),
+            **self._window(),
+            need_dx=need_dx,
+            out=(dx, w.gradient(), db),
+        )
+        return self._put("dx", dx)
+
+
+def flat(chain: _Chain) -> Iterator[Layer]:
+    """Yield the layers, those of nested Sequentials in their place."""
+    for layer in chain.layers:
+        if isinstance(layer, _Chain) and type(layer).forward is _Chain.forward:
+            yield from flat(layer)
+        else:
+            yield layer
+
+
+def inner(stage: Layer) -> list[Layer]:
+    """Return the layers within a stage that is a container of its own kind, such as Residual."""
+    if isinstance(stage, _Chain):
+        return list(stage._walk())
+    return [stage.layer] if isinstance(stage, Fused) else []
+
+
+def fused(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Yield stages, each as long a run of layers as there is a kernel for."""
+    i = 0
+    while i < len(layers):
+        run = layers[i : i + 3]
+        rectified = len(run) > 1 and isinstance(run[0], Conv2d | Linear) and type(run[1]) is ReLU
+        if rectified and len(run) == 3 and _pools_in_place(run[0], run[2]):
+            yield RectifiedPooled(run[0], run[2])  # type: ignore[arg-type]
+            i += 3
+        elif rectified:
+            yield Rectified(run[0])  # type: ignore[arg-type]
+            i += 2
+        elif type(run[0]) is BatchNorm2d and len(run) == 3 and type(run[1]) is ReLU:
+            yield run[0]  # its backward pass reads its input, not its output
+            yield RectifiedInPlace(run[1])  # not the last stage: dy is a buffer, not the loss's own
+            i += 2
+        else:
+            yield run[0]
+            i += 1
+
+
+def _pools_in_place(conv: Layer, pool: Layer) -> bool:
+    """Tell whether the fused kernel computes this convolution with this pool."""
+    if type(conv) is not Conv2d or type(pool) is not MaxPool2d:
+        return False
+    kernel = pair("MaxPool2d", "kernel_size", pool.kernel_size)
+    stride = kernel if pool.stride is None else pair("MaxPool2d", "stride", pool.stride)
+    return (
+        stride == kernel
+        and kernel[0] * kernel[1] <= _LARGEST_WINDOW
+        and padding("MaxPool2d", pool.padding) == (0, 0, 0, 0)
+        and pair("Conv2d", "dilation", conv.dilation) == (1, 1)
+        and conv.groups == 1
+    )
