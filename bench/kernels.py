@@ -16,6 +16,7 @@ from pathlib import Path
 
 import stapes
 from stapes.bench import peers, report, suite
+from stapes.bench.allocator import restart
 from stapes.bench.machine import host
 from stapes.bench.shapes import SHAPES, ConvCase
 from stapes.bench.timing import OURS
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--peer", help="programs to compare with, '' for none")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
+    restart(args.threads)
     stapes.set_num_threads(args.threads)
     settings = suite.Settings(
         "float32", "cpu", args.threads, peers.chosen(args.peer, args.threads), args.seconds

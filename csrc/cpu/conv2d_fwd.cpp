@@ -3,7 +3,7 @@
 // x (N,H,W,C), w (K,R,S,C/groups), y (N,P,Q,K); any stride, padding, dilation and groups; relu and b where asked for.
 // Work: by direct.hpp. 1x1 with stride 1, and so Linear, is taken as one row of N*H*W pixels; if its weights are large,
 // by dense.hpp.
-// Numerics: those of direct.hpp, beginning with the bias. Overwrites.
+// Numerics: those of direct.hpp, beginning with the bias, or of dense.hpp. Overwrites.
 #include "core/dispatch.hpp"
 #include "cpu/dense.hpp"
 

@@ -6,7 +6,8 @@
 //        the blocks' sums are added in order.
 //   dgrad, wgrad: the block of w, or of x, is copied to rows that lie together; then sums of outer products as in
 //        conv2d_wgrad, over k or over the rows.
-// Threads: the blocks, whose number depends on C alone. Numerics: sums in T, in the order of k, or of the rows.
+// Threads: the blocks, whose number depends on C alone. Numerics: sums in T: fwd by lanes, then blocks, then the bias;
+// the others in the order of k, or of the rows.
 #pragma once
 
 #include "cpu/conv2d.hpp"

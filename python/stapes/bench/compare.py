@@ -21,8 +21,8 @@ class Change:
     old, new : Row
         Of the same work.
     ratio : float
-        Old time over new, both relative to the limits of their machine then, so that another
-        clock rate cancels: above 1 is faster.
+        Old time over new, each in cycles of the core's multiply-adds then, so that another clock
+        rate cancels: above 1 is faster.
     noise : float
         How far from 1 means nothing.
     """
@@ -31,6 +31,11 @@ class Change:
     new: Row
     ratio: float
     noise: float
+
+    @property
+    def same_programs(self) -> bool:
+        """Whether both ran beside the same programs, which leave caches in other states."""
+        return self.old.times.keys() == self.new.times.keys()
 
     @property
     def verdict(self) -> str:
@@ -50,6 +55,5 @@ def changes(old: Result, new: Result) -> Iterator[Change]:
         if then is None:
             continue
         times = then.times[OURS], row.times[OURS]
-        relative = then.limit and row.limit
-        ratio = row.share / then.share if relative else times[0].median / times[1].median
+        ratio = times[0].median * then.peak / (times[1].median * row.peak)
         yield Change(then, row, ratio, max(_LEAST, 2 * (times[0].spread + times[1].spread)))

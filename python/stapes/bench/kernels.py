@@ -17,8 +17,18 @@ from stapes import ops
 from stapes.bench.shapes import ConvCase
 from stapes.device import Array, to_device
 
-WIDE = frozenset({"b", "gamma", "beta", "mean", "var", "m", "v"})
-"""Arrays that stay float32 beside 16-bit ones."""
+WIDE = frozenset({"gamma", "beta", "mean", "var", "rstd", "m", "v", "weights", "grad"})
+"""Arrays that stay float32 beside 16-bit ones, as do our biases ("b")."""
+
+
+class Arrays(SimpleNamespace):
+    """What operators take, by name."""
+
+    def keep(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return the array of this name, made when it is first asked for."""
+        if not hasattr(self, name):
+            setattr(self, name, make())
+        return getattr(self, name)
 
 
 @dataclass(frozen=True)
@@ -78,18 +88,24 @@ def host_arrays(case: ConvCase, dtype: str = "float32") -> dict[str, Array]:
     a |= {"dy": normal(*a["y"].shape), "dp": normal(N, P // 2, Q // 2, K)}
     a |= {"gamma": normal(K), "beta": normal(K), "mean": normal(K), "var": normal(K) ** 2}
     a |= {"logits": normal(N, K), "ids": rng.integers(0, K, N)}
-    a |= {"grad": normal(*case.w), "m": normal(*case.w), "v": normal(*case.w) ** 2}
+    a |= {
+        "weights": a["w"],
+        "grad": normal(*case.w),
+        "m": normal(*case.w),
+        "v": normal(*case.w) ** 2,
+    }
     return a
 
 
-def on_device(arrays: dict[str, Array], dtype: str, device: str) -> SimpleNamespace:
+def on_device(arrays: dict[str, Array], dtype: str, device: str) -> Arrays:
     """Return the arrays in the dtype and on the device that are measured."""
     moved = {}
     for name, array in arrays.items():
         there = to_device(array, device)
-        narrow = dtype in ("float16", "bfloat16") and name not in WIDE and array.dtype.kind == "f"
+        narrow = dtype in ("float16", "bfloat16") and name not in WIDE | {"b"}
+        narrow = narrow and array.dtype.kind == "f"
         moved[name] = ops.cast(there, _dtype(dtype)) if narrow else there
-    return SimpleNamespace(**moved)
+    return Arrays(**moved)
 
 
 def results(value: Any) -> tuple[Any, ...]:
@@ -133,7 +149,9 @@ def _pooled_fwd(a: Any, case: ConvCase) -> Task:
 
 
 def _pooled_bwd(a: Any, case: ConvCase) -> Task:
-    argmax = ops.conv2d_relu_max_pool2d_fwd(a.x, a.w, a.b, **case.dense_options)[1]
+    argmax = a.keep(
+        "argmax", lambda: ops.conv2d_relu_max_pool2d_fwd(a.x, a.w, a.b, **case.dense_options)[1]
+    )
 
     def run(out: Any) -> Any:
         return ops.conv2d_relu_max_pool2d_bwd(
@@ -173,7 +191,7 @@ def _relu_fwd(a: Any, case: ConvCase) -> Task:
 
 
 def _relu_bwd(a: Any, case: ConvCase) -> Task:
-    y = ops.relu_fwd(a.y)
+    y = a.keep("rectified", lambda: ops.relu_fwd(a.y))
     return Task(lambda out: ops.relu_bwd(a.dy, y, out=out), (a.dy, y))
 
 
@@ -182,7 +200,7 @@ def _max_pool2d_fwd(a: Any, case: ConvCase) -> Task:
 
 
 def _max_pool2d_bwd(a: Any, case: ConvCase) -> Task:
-    argmax = ops.max_pool2d_fwd(a.y, 2)[1]
+    argmax = a.keep("places", lambda: ops.max_pool2d_fwd(a.y, 2)[1])
     return Task(lambda out: ops.max_pool2d_bwd(a.dp, argmax, a.y.shape, 2, out=out), (a.dp, argmax))
 
 
@@ -208,7 +226,7 @@ def _cross_entropy_fwd(a: Any, case: ConvCase) -> Task:
 
 
 def _adam_step(a: Any, case: ConvCase) -> Task:
-    w, m, v = a.w.copy(), a.m.copy(), a.v.copy()
+    w, m, v = a.weights.copy(), a.m.copy(), a.v.copy()
 
     def run(out: Any) -> Any:
         ops.adam_step([w], [a.grad], [m], [v], 10, lr=1e-3, betas=(0.9, 0.999), eps=1e-8)
@@ -223,19 +241,19 @@ def is_first(case: ConvCase) -> bool:
 
 
 def _is_dense(case: ConvCase) -> bool:
-    return case.x[1:3] == (1, 1)
+    return case.x[1:3] == case.w[1:3] == case.output[1:3] == (1, 1) and case.groups == 1
 
 
 def _is_map(case: ConvCase) -> bool:
     return not _is_dense(case)
 
 
-def _is_pooled(case: ConvCase) -> bool:
-    return _is_map(case) and case.groups == 1 and case.dilation == 1 and case.x[1] > 1
-
-
 def _is_image(case: ConvCase) -> bool:
-    return _is_map(case) and case.x[1] > 1
+    return min(case.output[1:3]) > 1
+
+
+def _is_pooled(case: ConvCase) -> bool:
+    return _is_image(case) and case.groups == 1 and case.dilation in (1, (1, 1))
 
 
 KERNELS: dict[str, Kernel] = {

@@ -18,7 +18,9 @@ from stapes.bench.timing import Work, host_seconds
 
 _PEAK_STEPS = 4_000_000
 _COPY_BYTES = 64 << 20
+_LEAST_MOVED = 16 << 20  # bytes in one timing: waking the threads must not count
 _REPEATS = 7
+_QUEUED = 10  # calls in one timing on a GPU
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,9 @@ class Machine:
         Of the processor or GPU, and the instructions in use.
     threads : int
         That compute.
-    flops : float
-        FLOP/s of all of them in multiply-adds; on a GPU, of the library's matrix product.
+    flops, core : float
+        FLOP/s in multiply-adds, of all of them together and of one alone; on a GPU, both of the
+        library's matrix product (in float16 where bfloat16 is measured).
     bandwidth : float
         Bytes/s read and written by a copy of 64 MiB.
     """
@@ -41,22 +44,42 @@ class Machine:
     isa: str
     threads: int
     flops: float
+    core: float
     bandwidth: float
 
 
 def host(threads: int, *, float64: bool = False) -> Machine:
     """Measure the CPU with some threads."""
+    flops = _core.fma_peak(_PEAK_STEPS, float64)
+    alone = _median(lambda: host_seconds(lambda: _core.fma_peak(_PEAK_STEPS, float64)))
     with ThreadPoolExecutor(threads) as pool:
 
-        def together(work: Callable[[int], object]) -> float:
-            return host_seconds(lambda: list(pool.map(work, range(threads))))
+        def multiply() -> object:
+            return list(pool.map(lambda _: _core.fma_peak(_PEAK_STEPS, float64), range(threads)))
 
-        flops = threads * _core.fma_peak(_PEAK_STEPS, float64)
-        multiplying = _median(lambda: together(lambda _: _core.fma_peak(_PEAK_STEPS, float64)))
-        source = np.ones((threads, _COPY_BYTES // threads), np.uint8)
-        copy = np.zeros_like(source)
-        copying = _median(lambda: together(lambda i: np.copyto(copy[i], source[i])))
-    return Machine(_cpu(), _core.isa(), threads, flops / multiplying, 2 * source.nbytes / copying)
+        together = _median(lambda: host_seconds(multiply))
+    bandwidth = copy_rate(2 * _COPY_BYTES, threads)
+    return Machine(
+        _cpu(), _core.isa(), threads, threads * flops / together, flops / alone, bandwidth
+    )
+
+
+def copy_rate(moved: int, threads: int) -> float:
+    """Measure a copy that reads and writes so many bytes in all, in bytes/s.
+
+    What fits into the caches is copied faster than memory could.
+    """
+    size = max(1, moved // 2 // threads)
+    source, copy = np.ones((threads, size), np.uint8), np.zeros((threads, size), np.uint8)
+    with ThreadPoolExecutor(threads) as pool:
+        rounds = max(1, _LEAST_MOVED // moved)
+
+        def some(i: int) -> None:
+            for _ in range(rounds):
+                np.copyto(copy[i], source[i])
+
+        taken = _median(lambda: host_seconds(lambda: list(pool.map(some, range(threads)))))
+    return 2 * source.nbytes * rounds / taken
 
 
 def gpu(dtype: str) -> Machine:
@@ -74,7 +97,8 @@ def gpu(dtype: str) -> Machine:
     copying = _median(lambda: cuda_seconds(lambda: cupy.copyto(copy, source)))
     name = properties["name"].decode()
     isa = f"sm_{properties['major']}{properties['minor']}"
-    return Machine(name, isa, 1, 2 * size**3 / multiplying, 2 * source.nbytes / copying)
+    flops = 2 * size**3 / multiplying
+    return Machine(name, isa, 1, flops, flops, 2 * source.nbytes / copying)
 
 
 def cuda_seconds(work: Work) -> float:
@@ -82,11 +106,13 @@ def cuda_seconds(work: Work) -> float:
     import cupy
 
     begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+    work()  # the device is busy with it while the next ones are queued
     begin.record()
-    work()
+    for _ in range(_QUEUED):
+        work()
     end.record()
     end.synchronize()
-    return float(cupy.cuda.get_elapsed_time(begin, end)) / 1e3
+    return float(cupy.cuda.get_elapsed_time(begin, end)) / 1e3 / _QUEUED
 
 
 def now() -> str:

@@ -18,7 +18,7 @@ Peer = Callable[[Any, ConvCase], Callable[[], Any]]
 NAMES = {
     "torch": "PyTorch, channels_last",
     "torch-nchw": "PyTorch, NCHW",
-    "onednn": "oneDNN's blocked layout, through PyTorch; forward only",
+    "onednn": "oneDNN's blocked layout, through PyTorch; forward only, no places of maxima",
 }
 
 
@@ -27,8 +27,8 @@ def installed() -> list[str]:
     return ["torch", "torch-nchw"] if find_spec("torch") else []
 
 
-def chosen(names: str | None, threads: int) -> list[str]:
-    """Return the peers of a list such as "torch,onednn"; PyTorch gets the number of threads.
+def check(names: str | None) -> list[str]:
+    """Return the peers of a list such as "torch,onednn"; installed ones if None.
 
     Raises
     ------
@@ -39,10 +39,19 @@ def chosen(names: str | None, threads: int) -> list[str]:
     for name in found:
         if name not in NAMES:
             raise ValueError(f"--peer: {name!r} is none of {', '.join(NAMES)}")
+    if found and not find_spec("torch"):
+        raise ValueError("--peer: PyTorch is not installed (pip install torch)")
+    return found
+
+
+def chosen(names: str | None, threads: int) -> list[str]:
+    """Check the names, and make PyTorch ready: threads, and no TF32 in what is called float32."""
+    found = check(names)
     if found:
-        if not find_spec("torch"):
-            raise ValueError("--peer: PyTorch is not installed (pip install torch)")
-        importlib.import_module("torch").set_num_threads(threads)
+        torch = importlib.import_module("torch")
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return found
 
 
@@ -201,28 +210,29 @@ def _batch_norm2d_bwd(t: Any, case: ConvCase) -> Callable[[], Any]:
 
 
 def _cross_entropy_fwd(t: Any, case: ConvCase) -> Callable[[], Any]:
-    logits = t.logits.requires_grad_()
+    aten, mean, none_ignored = t.torch.ops.aten, 1, -100
+    one = t.torch.ones((), dtype=t.logits.dtype, device=t.logits.device)
 
     def run() -> Any:
-        with t.torch.inference_mode(False):
-            loss = t.torch.nn.functional.cross_entropy(logits, t.ids)
-            return loss.detach(), t.torch.autograd.grad(loss, logits)[0]
+        log = aten._log_softmax(t.logits, 1, False)
+        loss, total = aten.nll_loss_forward(log, t.ids, None, mean, none_ignored)
+        back = aten.nll_loss_backward(one, log, t.ids, None, mean, none_ignored, total)
+        return loss, aten._log_softmax_backward_data(back, log, 1, log.dtype)
 
     return run
 
 
 def _adam_step(t: Any, case: ConvCase) -> Callable[[], Any]:
     adam = t.torch.ops.aten._fused_adam_
-    w, m, v = t.w.clone(), t.m.clone(), t.v.clone()
-    # One less than ours, for it adds one before it begins.
-    step = t.torch.tensor(9.0)
+    w, m, v = t.weights.clone(), t.m.clone(), t.v.clone()
+    step = t.torch.tensor(10.0, device=w.device)
     options = {
         "lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "eps": 1e-8,
         "amsgrad": False, "maximize": False,
     }  # fmt: skip
 
     def run() -> Any:
-        adam([w], [t.grad], [m], [v], [], [step + 1], **options)
+        adam([w], [t.grad], [m], [v], [], [step], **options)
         return w, m, v
 
     return run

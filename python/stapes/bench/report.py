@@ -29,7 +29,8 @@ class Row:
     peak : float
         FLOP/s of the machine in multiply-adds, measured meanwhile.
     limit : float
-        Seconds that the machine needs at least for these operations and bytes; 0: not known.
+        Seconds that the machine takes for these multiply-adds, or to copy these bytes, whichever
+        is more; 0: not known. Kernels that leave operations out may be faster.
     times, ratios : dict of str to Median
         Seconds of each program, "stapes" first; the others' over ours, from round to round.
     errors : dict of str to float
@@ -175,10 +176,3 @@ COLUMNS: Sequence[Column] = (
 def cells(row: Row) -> list[str]:
     """Return a row of the table."""
     return [column.text(row) for column in COLUMNS]
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """Return the table for a README."""
-    head = [column.name for column in COLUMNS]
-    lines = [head, ["---"] * len(head), *map(cells, rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

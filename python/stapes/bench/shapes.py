@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from stapes import _core
+from stapes.ops._args import padding, pair
+
 
 @dataclass(frozen=True)
 class ConvCase:
@@ -33,6 +36,26 @@ class ConvCase:
     def dense_options(self) -> dict[str, Any]:
         """The same for operators that know neither dilation nor groups."""
         return {"stride": self.stride, "padding": self.padding}
+
+    @property
+    def output(self) -> tuple[int, ...]:
+        """The shape of y, (N, P, Q, K).
+
+        Raises
+        ------
+        ValueError
+            If these shapes do not go together.
+        """
+        name = "conv2d_fwd"
+        return _core.conv2d_fwd_shape(
+            name,
+            self.x,
+            self.w,
+            pair(name, "stride", self.stride),
+            padding(name, self.padding),
+            pair(name, "dilation", self.dilation),
+            self.groups,
+        )
 
     def images(self, N: int) -> Self:
         """Return the same for another number of images."""
@@ -89,7 +112,12 @@ def shape(text: str) -> ConvCase:
         if len(numbers) not in (1, 2) or (name == "groups" and len(numbers) == 2):
             raise ValueError(f"--shape: {name} must be a number or two such as 1x4, got {value!r}")
         values[name] = numbers[0] if len(numbers) == 1 else numbers
-    return ConvCase(text, _sizes(x), _sizes(w), **values)  # type: ignore[arg-type]
+    case = ConvCase(text, _sizes(x), _sizes(w), **values)  # type: ignore[arg-type]
+    try:
+        case.output  # noqa: B018 - raises where the shapes do not go together
+    except ValueError as error:
+        raise ValueError(f"--shape: {error}") from None
+    return case
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Any, Self
 
+from stapes.bench.allocator import environment
 from stapes.bench.machine import Machine
 from stapes.bench.networks import NETWORKS
 from stapes.bench.report import Row
-from stapes.bench.timing import OURS, Run, fma_peak, summarize
-from stapes.bench.worker import PROGRAMS, environment
+from stapes.bench.timing import OURS, Run, calmest, fma_peak, rotated, summarize
+from stapes.bench.worker import PROGRAMS
 
 _LOSSES = 50
 _TURN = 0.25
@@ -50,7 +51,7 @@ class Worker:
         command = [sys.executable, "-m", "stapes.bench.worker", json.dumps(asdict(self.job))]
         self._process = subprocess.Popen(
             command,
-            env=environment(self.job.program, self.job.threads),
+            env=environment(self.job.threads, allocator=self.job.program != OURS),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -136,7 +137,7 @@ def measure(
         known = workers[OURS].ask("facts")
         facts = {
             "peak memory, MiB": memory,
-            "loss curves differ by": _differences(curves),
+            **({} if known["random"] else {"loss curves differ by": _differences(curves)}),
             "density of the pooled gradient": known["density"],
         }
         flops = [batch * f for f in known["flops"]]
@@ -155,19 +156,24 @@ def _row(job: Job, flops: float, run: Run, facts: dict[str, Any]) -> Row:
 
 def _in_turn(workers: dict[str, Worker], do: str, seconds: float) -> Run:
     """Time the workers in turn; again, at most twice, where the machine was disturbed."""
-    counts = {name: max(2, round(_TURN / worker.ask(do, 1)[0])) for name, worker in workers.items()}
+    first = {name: worker.ask(do, 1)["seconds"][0] for name, worker in workers.items()}
+    counts = {name: max(2, round(_TURN / seconds)) for name, seconds in first.items()}
     runs: list[Run] = []
     while len(runs) < _ATTEMPTS and not (runs and not runs[-1].disturbed):
         times: dict[str, list[float]] = {name: [] for name in workers}
         peaks: list[float] = []
+        interrupted, measured = 0, 0.0
         end = time.perf_counter() + seconds
-        while len(peaks) < _ROUNDS or time.perf_counter() < end:
-            for name, worker in workers.items():
+        while len(times[OURS]) < _ROUNDS or time.perf_counter() < end:
+            for name, worker in rotated(workers, len(times[OURS])):
                 time.sleep(_SETTLE)
                 peaks.append(fma_peak())
-                times[name].append(statistics.median(worker.ask(do, counts[name])))
-        runs.append(summarize(times, peaks))
-    return min(runs, key=lambda run: run.disturbance)
+                told = worker.ask(do, counts[name])
+                times[name].append(statistics.median(told["seconds"]))
+                interrupted += told["interruptions"]
+                measured += sum(told["seconds"])
+        runs.append(summarize(times, peaks, interrupted / measured))
+    return calmest(runs)
 
 
 def _differences(curves: dict[str, list[float]]) -> dict[str, float]:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from stapes import _core
 
 Work = Callable[[], object]
+Thing = TypeVar("Thing")
 
 _PEAK_STEPS = 400_000
 _CALM = 0.08
-"""A run is disturbed where the median of the core's speed lies further than this below its best."""
+"""A run is disturbed where the median of the core's speed lies further than this below its best,"""
+
+_MOST_INTERRUPTIONS = 40
+"""or where others took a core away from it more than so many times a second."""
 
 _ATTEMPTS = 3
 
@@ -51,19 +57,22 @@ class Run:
     peak : float
         FLOP/s of one core in multiply-adds, median over the run.
     disturbance : float
-        How far that median lies below the best: a core that something else uses, or whose clock
-        changes, is slow at times.
+        How far that median lies below the best: a core whose clock changes, or that another
+        virtual machine uses, is slow at times.
+    interruptions : float
+        How many times a second the system gave a core to something else.
     """
 
     times: dict[str, Median]
     ratios: dict[str, Median]
     peak: float
     disturbance: float
+    interruptions: float = 0.0
 
     @property
     def disturbed(self) -> bool:
         """Whether the figures are not to be relied on."""
-        return self.disturbance > _CALM
+        return self.disturbance > _CALM or self.interruptions > _MOST_INTERRUPTIONS
 
 
 def fma_peak(float64: bool = False) -> float:
@@ -113,7 +122,24 @@ def interleave(
     runs: list[Run] = []
     while len(runs) < _ATTEMPTS and not (runs and not runs[-1].disturbed):
         runs.append(_attempt(functions, seconds, least, float64, clock))
-    return min(runs, key=lambda run: run.disturbance)
+    return calmest(runs)
+
+
+def calmest(runs: list[Run]) -> Run:
+    """Return the run that was disturbed least."""
+    return min(runs, key=lambda run: (run.disturbed, run.disturbance))
+
+
+def rotated(things: Mapping[str, Thing], turn: int) -> list[tuple[str, Thing]]:
+    """Return the items, each turn beginning with another: none always follows the same one."""
+    items = list(things.items())
+    first = turn % len(items)
+    return items[first:] + items[:first]
+
+
+def interruptions() -> int:
+    """Return how often this process had to give up a core that it could have used."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def _attempt(
@@ -127,15 +153,18 @@ def _attempt(
     peaks: list[float] = []
     for work in functions.values():
         work()
-    end = time.perf_counter() + seconds
-    while len(peaks) < least or time.perf_counter() < end:
-        peaks.append(fma_peak(float64))
-        for name, work in functions.items():
+    before, start = interruptions(), time.perf_counter()
+    while len(peaks) < least or time.perf_counter() < start + seconds:
+        for name, work in rotated(functions, len(peaks)):
             times[name].append(clock(work))
-    return summarize(times, peaks)
+        peaks.append(fma_peak(float64))
+    rate = (interruptions() - before) / (time.perf_counter() - start)
+    return summarize(times, peaks, rate)
 
 
-def summarize(times: Mapping[str, list[float]], peaks: list[float]) -> Run:
+def summarize(
+    times: Mapping[str, list[float]], peaks: list[float], interrupted: float = 0.0
+) -> Run:
     """Return medians and spreads of what was timed in turn, a value of each in each round."""
     peak = statistics.median(peaks)
     ours = times.get(OURS, [])
@@ -145,7 +174,7 @@ def summarize(times: Mapping[str, list[float]], peaks: list[float]) -> Run:
         if ours and name != OURS
     }
     medians = {name: median(values) for name, values in times.items()}
-    return Run(medians, ratios, peak, 1 - peak / max(peaks))
+    return Run(medians, ratios, peak, 1 - peak / max(peaks), interrupted)
 
 
 def median(values: list[float]) -> Median:

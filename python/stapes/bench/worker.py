@@ -11,9 +11,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 import stapes
 from stapes import optim
 from stapes.bench.networks import CLASSES, NETWORKS, Network, training_flops
+from stapes.bench.timing import interruptions
 
 PROGRAMS = {
     "stapes": "Stapes",
@@ -29,19 +32,7 @@ PROGRAMS = {
     "torch-nchw": "PyTorch, NCHW",
     "torch-compile": "PyTorch, channels_last, torch.compile",
 }
-"""PyTorch has fused Adam and, from `environment`, the allocator's settings that suit it."""
-
-
-def environment(program: str, threads: int) -> dict[str, str]:
-    """Return the environment of the worker's process."""
-    variables = dict(os.environ)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        variables[name] = str(threads)
-    if program != "stapes":  # glibc then keeps the memory of a step for the next one
-        variables["MALLOC_MMAP_THRESHOLD_"] = str(4 << 30)
-        variables["MALLOC_TRIM_THRESHOLD_"] = str(8 << 30)
-        variables["MALLOC_TOP_PAD_"] = str(256 << 20)
-    return variables
+"""PyTorch has fused Adam, and the allocator's settings that suit it (`stapes.bench.allocator`)."""
 
 
 class Contestant(Protocol):
@@ -138,28 +129,41 @@ def answer(command: dict[str, Any], network: Network, runner: Contestant) -> Any
     """Do what a command asks for.
 
     ``{"do": "losses", "steps": n}`` trains and returns each loss; ``train`` and ``infer`` return
-    seconds of each of n turns after one that is not counted; ``memory`` the process's peak in MiB,
-    ``facts`` what is known of the network.
+    seconds of each of n steps after one that is not counted, and how often the process was
+    interrupted meanwhile; ``memory`` the process's peak in MiB, ``facts`` what is known of the
+    network.
     """
     what, count = command["do"], command.get("steps", 0)
     if what == "losses":
         return [float(runner.train()) for _ in range(count)]
     if what == "memory":
-        kib: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return kib / 1024
+        return peak_memory()
     if what == "facts":
         net = network.build()
         x = np.random.default_rng(0).standard_normal((8, *network.input_shape), dtype=np.float32)
         flops = training_flops(net, network.input_shape), net.flops(network.input_shape)
-        return {"flops": flops, "density": density(net, x)}
+        random = any(isinstance(layer, stapes.nn.Dropout) for layer in net.layers)
+        return {"flops": flops, "density": density(net, x), "random": random}
     step = {"train": runner.train, "infer": runner.infer}[what]
     step()
     seconds = []
+    before = interruptions()
     for _ in range(count):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    return seconds
+    return {"seconds": seconds, "interruptions": interruptions() - before}
+
+
+def peak_memory() -> float:
+    """Return the most memory that this process has had, in MiB.
+
+    Not ru_maxrss where /proc tells more: that one begins with the peak of the parent.
+    """
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
+    kib = int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kib / 1024
 
 
 def main() -> None:

@@ -26,11 +26,12 @@ _ABOUT = """Measure kernels, training steps and features beside the machine's li
     stapes bench ops --shape 8x40x101x1,64x3x3x1        a shape of your own: x, w, options
     stapes bench step --batch 32                        whole networks, each program a process
     stapes bench ops --json old.json                    ... and after a change, with new.json:
-    stapes bench compare old.json new.json              ends with 1 where something is slower
+    stapes bench compare old.json new.json              ends with 3 where something is slower
 
 All that is compared runs in turn; figures are medians, ± half the distance between the quartiles.
-The machine's limits are measured first. A run during which the machine did something else is
-repeated, and says so if that does not help.
+The machine's limits are measured first; kernels that leave operations out may exceed 100 % of
+them. A run during which the machine did something else is repeated, and says so if that does not
+help.
 """
 
 bench = typer.Typer(
@@ -57,7 +58,12 @@ class Where(StrEnum):
 Threads = Annotated[int, typer.Option(min=1, help="Threads of every program.")]
 Peers = Annotated[
     str | None,
-    typer.Option("--peer", help="Programs to compare with, by commas; all installed by default."),
+    typer.Option(
+        "--peer",
+        help="Programs to compare with, by commas, '' for none; those installed by default. ops:"
+        " torch (channels_last), torch-nchw, and only when asked for onednn (forward, in its own"
+        " layout); step: torch, torch-nchw, torch-compile; features: librosa, torch.",
+    ),
 ]
 Seconds = Annotated[float, typer.Option(min=0, help="Time for each measurement.")]
 Csv = Annotated[Path | None, typer.Option(help="Write a line for each program here.")]
@@ -91,6 +97,7 @@ def ops(
     """Measure operators: GFLOP/s, GB/s, percent of the machine's limit, error against float64."""
     with reported():
         from stapes.bench import peers, suite
+        from stapes.bench.allocator import restart
         from stapes.bench.machine import gpu
         from stapes.bench.shapes import shape as parsed
 
@@ -99,10 +106,13 @@ def ops(
         if device == Where.cuda and dtype == Kind.float64:
             raise ValueError("--dtype: a GPU computes float32, float16 and bfloat16, not float64")
         work = suite.plan(op or [], [parsed(text) for text in shape or []])
-        chosen = peers.chosen(peer, threads)
-        settings = suite.Settings(dtype, device, threads, chosen, seconds)
+        _check_files(json, csv, plot)
         if device == Where.cuda:
             _check_cuda()
+        peers.check(peer)
+        restart(threads)
+        chosen = peers.chosen(peer, threads)
+        settings = suite.Settings(dtype, device, threads, chosen, seconds)
         machine = gpu(dtype) if device == Where.cuda else _host(threads, dtype)
         _measure(machine, suite.rows(work, settings, machine), len(work), json, csv, plot)
 
@@ -129,6 +139,7 @@ def step(
 
         names = [steps.check(name) for name in network or NETWORKS]
         programs = steps.programs(peer)
+        _check_files(json, csv, plot)
         machine = _host(threads, "float32")
         work = [(name, size) for name in names for size in batch or [32]]
 
@@ -150,8 +161,11 @@ def features(
     """Measure log-mel spectrograms beside librosa's and PyTorch's."""
     with reported():
         from stapes.bench import features as sound
+        from stapes.bench.allocator import restart
 
         peers = sound.chosen(peer)
+        _check_files(json, csv, None)
+        restart(threads)
         machine = _host(threads, "float32")
         rows = sound.rows(threads, peers, seconds)
         _measure(machine, rows, len(sound.TASKS), json, csv, None)
@@ -163,13 +177,14 @@ def compare(
     new: Annotated[Path, typer.Argument(help="A later one.", exists=True)],
     json: Json = False,
 ) -> None:
-    """Compare two results; exit status 1 where something is slower past the noise."""
+    """Compare two results; exit status 3 where something is slower past the noise."""
     with reported():
         from stapes.bench import report
         from stapes.bench.compare import changes
         from stapes.cli._output import print_json, print_table
 
-        found = list(changes(report.load(old), report.load(new)))
+        before, after = report.load(old), report.load(new)
+        found = list(changes(before, after))
         if not found:
             raise ValueError(f"{old} and {new} have no measurement in common")
         slower = [change for change in found if change.verdict == "slower"]
@@ -185,8 +200,26 @@ def compare(
                 [c.new.what, c.new.on, f"{c.ratio:.2f}", f"{c.noise:.2f}", c.verdict] for c in found
             ]
             print_table("Old time over new", ["", "on", "ratio", "noise", ""], rows)
+        alone = len(before.rows) + len(after.rows) - 2 * len(found)
+        if alone:
+            say(f"{alone} measurements are in one of the files only.")
+        if not all(change.same_programs for change in found):
+            say("Warning: the two did not run beside the same peers, which changes what is cached.")
         if slower:
-            raise typer.Exit(1)
+            raise typer.Exit(3)
+
+
+def _check_files(json: Path | None, csv: Path | None, plot: Path | None) -> None:
+    """Raise now for what could not be written at the end."""
+    from importlib.util import find_spec
+
+    for path in filter(None, (json, csv, plot)):
+        if not path.parent.is_dir():
+            raise ValueError(f"{path}: the folder {path.parent} does not exist")
+    if plot and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--plot: the name must end with .png, .svg or .pdf, got {plot.name}")
+    if plot and not find_spec("matplotlib"):
+        raise ValueError("--plot needs matplotlib: pip install 'stapes[report]'")
 
 
 def _check_cuda() -> None:
@@ -214,18 +247,27 @@ def _measure(
     csv: Path | None,
     plot: Path | None,
 ) -> None:
-    """Show rows as they come, then write and draw them all."""
-    from stapes.bench import report, roofline
-    from stapes.cli._output import print_table
+    """Measure, then show, write and draw all rows; those there are where it is interrupted."""
+    from stapes.bench import report
 
     say(report.heading(machine))
     result = report.Result(machine, shlex.join(["stapes", *sys.argv[1:]]), [])
-    with _progress(count) as advance:
-        for row in rows:
-            result.rows.append(row)
-            advance(f"{row.what} {row.on}")
+    try:
+        with _progress(count) as advance:
+            for row in rows:
+                result.rows.append(row)
+                advance(f"{row.what} {row.on}")
+    finally:
+        if result.rows:
+            _show(result, json, csv, plot)
+
+
+def _show(result: Result, json: Path | None, csv: Path | None, plot: Path | None) -> None:
+    from stapes.bench import report, roofline
+    from stapes.cli._output import print_table
+
     columns = [column.name for column in report.COLUMNS]
-    print_table(report.heading(machine), columns, [report.cells(row) for row in result.rows])
+    print_table(report.heading(result.machine), columns, [report.cells(row) for row in result.rows])
     _print_facts(result)
     if json:
         report.save(result, json)
