@@ -60,6 +60,11 @@ CONV_CASES = (
     ConvCase("1x1_padded", (2, 3, 4, 4), (8, 1, 1, 4), padding=1),
     ConvCase("3x3_valid", (2, 7, 8, 16), (16, 3, 3, 16), padding="valid"),
     ConvCase("3x3_same", (2, 8, 8, 16), (32, 3, 3, 16), padding="same"),
+    # For Winograd, whose tiles are 2 x 2 outputs: sizes that these do not fill, several bands.
+    ConvCase("winograd_odd", (3, 7, 9, 32), (40, 3, 3, 32), padding=1),
+    ConvCase("winograd_valid", (1, 10, 5, 40), (33, 3, 3, 40)),
+    ConvCase("winograd_bands", (1, 21, 37, 32), (34, 3, 3, 32), padding=((0, 4), (3, 1))),
+    ConvCase("winograd_one_pixel", (2, 1, 1, 32), (32, 3, 3, 32), padding="same"),
     ConvCase("3x3_same_one_pixel", (2, 1, 1, 8), (8, 3, 3, 8), padding="same"),
     ConvCase("3x3_stride2_tail", (2, 9, 11, 5), (7, 3, 3, 5), stride=2, padding=1),
     ConvCase("3x3_same_stride2_even", (2, 8, 10, 8), (8, 3, 3, 8), stride=2, padding="same"),

@@ -4,10 +4,11 @@
 // Work: the rows h = a + stride_h * i of one phase a use the same r, and read dy at
 // p = i + (a + pad_top - r*dil_h) / stride_h: so each of the stride_h * stride_w phases of dx is a convolution of dy
 // with stride 1 and a part of the taps, done by direct.hpp with C as the output channels. A phase that no tap reaches
-// gets the bias. Linear with large weights is done by dense.hpp.
-// Numerics: those of direct.hpp, beginning with the bias. Overwrites.
+// gets the bias. 3x3 with stride 1 is done by winograd.hpp, Linear with large weights by dense.hpp.
+// Numerics: those of direct.hpp, beginning with the bias, or of winograd.hpp or dense.hpp. Overwrites.
 #include "core/dispatch.hpp"
 #include "cpu/dense.hpp"
+#include "cpu/winograd.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
@@ -102,6 +103,17 @@ class Phase {
   Workspace packed_;
 };
 
+// dx is the forward convolution of dy with the weights turned over, and C in the place of K.
+template <class T>
+void dgrad_winograd(const Conv2dDgradArgs& a) {
+  const Conv2dShape& s = a.shape;
+  const Window2d& w = s.window;
+  const Grid grid{s.N, w.P, w.Q, s.K, s.H, s.W, 1, 1, {w.pad_top - 2, 1, 3}, {w.pad_left - 2, 1, 3}};
+  const WinogradWeights<T> weights{static_cast<const T*>(a.w) + 8 * s.C, 1, 9 * s.C, -s.C};
+  Winograd<T>(static_cast<const T*>(a.dy), grid, s.C, weights)
+      .write(static_cast<const T*>(a.b), false, static_cast<T*>(a.dx));
+}
+
 void dgrad(const Conv2dDgradArgs& a) {
   const Conv2dShape shape = flatten_pointwise(a.shape);
   const Window2d& w = shape.window;
@@ -111,6 +123,7 @@ void dgrad(const Conv2dDgradArgs& a) {
       const Dense d(shape);
       return OuterSum<T>{dy, weights, static_cast<T*>(a.dx), d.M, d.K, d.C, d.K, 1}.run();
     }
+    if (Winograd<T>::takes(shape, shape.K, shape.C)) return dgrad_winograd<T>(a);
     for (Index i = 0; i < w.stride_h && i < shape.H; ++i)
       for (Index j = 0; j < w.stride_w && j < shape.W; ++j) {
         const Phase<T> phase(a, shape, i, j);

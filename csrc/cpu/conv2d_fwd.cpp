@@ -1,11 +1,12 @@
 // y[n,p,q,k] = relu(b[k] + sum_{r,s,c} x[n, p*stride_h + r*dil_h - pad_top, q*stride_w + s*dil_w - pad_left, c]
 //                                      * w[k,r,s,c])
 // x (N,H,W,C), w (K,R,S,C/groups), y (N,P,Q,K); any stride, padding, dilation and groups; relu and b where asked for.
-// Work: by direct.hpp. 1x1 with stride 1, and so Linear, is taken as one row of N*H*W pixels; if its weights are large,
-// by dense.hpp.
-// Numerics: those of direct.hpp, beginning with the bias, or of dense.hpp. Overwrites.
+// Work: 3x3 with stride 1 by winograd.hpp, the rest by direct.hpp. 1x1 with stride 1, and so Linear, is taken as one row
+// of N*H*W pixels; if its weights are large, by dense.hpp.
+// Numerics: those of direct.hpp, beginning with the bias, or of winograd.hpp or dense.hpp. Overwrites.
 #include "core/dispatch.hpp"
 #include "cpu/dense.hpp"
+#include "cpu/winograd.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
@@ -13,9 +14,12 @@ namespace {
 void fwd(const Conv2dFwdArgs& a) {
   const Conv2dShape shape = flatten_pointwise(a.shape);
   with_dtype(a.dtype, [&]<class T>(T) {
+    const auto *x = static_cast<const T*>(a.x), *w = static_cast<const T*>(a.w), *b = static_cast<const T*>(a.b);
     if (Dense::takes(shape)) return DenseForward<T>(Dense(shape), a).run();
-    const Forward<T> forward(static_cast<const T*>(a.x), static_cast<const T*>(a.w), static_cast<const T*>(a.b), shape,
-                             a.relu);
+    if (Winograd<T>::takes(shape, shape.C, shape.K)) {
+      return Winograd<T>::forward(x, w, shape).write(b, a.relu, static_cast<T*>(a.y));
+    }
+    const Forward<T> forward(x, w, b, shape, a.relu);
     const Grid& g = forward.conv().grid;
     const Index K = a.shape.K;
     run_direct(forward.conv(), Output<T>{static_cast<T*>(a.y), g.Q * K, K}, g.P * g.Q * K);

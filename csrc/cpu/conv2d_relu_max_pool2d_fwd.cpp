@@ -66,15 +66,9 @@ void fwd_first(const Conv2dReluMaxPool2dFwdArgs& a, const PoolGrid& pool) {
 }
 
 template <class T>
-[[gnu::always_inline]] inline TileOutputs<T> with_bias(const TileOutputs<T>& tile, const T* b, Index count) {
-  if (b == nullptr) return tile;
-  const Vec<T> bias = count == kLanes<T> ? load(b) : load_part(b, static_cast<int>(count));
-  return {{{tile.y[0][0] + bias, tile.y[0][1] + bias}, {tile.y[1][0] + bias, tile.y[1][1] + bias}}};
-}
-
-template <class T>
 void fwd_winograd(const Conv2dReluMaxPool2dFwdArgs& a, const PoolGrid& pool) {
-  const Winograd<T> winograd(static_cast<const T*>(a.x), static_cast<const T*>(a.w), covered(a.shape, pool));
+  const auto winograd =
+      Winograd<T>::forward(static_cast<const T*>(a.x), static_cast<const T*>(a.w), covered(a.shape, pool));
   const int threads = num_threads();
   const Workspace scratch = workspace_of<T>(threads * winograd.scratch_elements());
   parallel_for(winograd.bands().count(), threads, [&](Index task, int thread) {
@@ -93,7 +87,7 @@ void fwd(const Conv2dReluMaxPool2dFwdArgs& a) {
   const PoolGrid pool{a.shape.N, a.shape.window.P, a.shape.window.Q, a.shape.K, a.pool_h, a.pool_w};
   if (pool.N == 0) return;
   with_dtype(a.dtype, [&]<class T>(T) {
-    if (pool.pool_h == 2 && pool.pool_w == 2 && Winograd<T>::takes(a.shape)) {
+    if (pool.pool_h == 2 && pool.pool_w == 2 && Winograd<T>::takes(a.shape, a.shape.C, a.shape.K)) {
       fwd_winograd<T>(a, pool);
     } else if (FirstPool<T>::takes(a.shape, pool)) {
       fwd_first<T>(a, pool);

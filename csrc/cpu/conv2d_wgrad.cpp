@@ -6,10 +6,12 @@
 //   kAlongY: rows are the taps and channels, vectors run along k: for few input channels. Transposed at the end.
 // The one that wastes fewer lanes is taken. Depthwise has tiles of taps by channels.
 // Threads: the bands are cut into chunks, a number fixed by the shape, each summed into a partial dw of its own.
-// Where dw is large there is one chunk, and the rows are shared out instead. Linear with large weights: dense.hpp.
+// Where dw is large there is one chunk, and the rows are shared out instead. Linear with large weights:
+// dense.hpp. 3x3 with stride 1: winograd_wgrad.hpp.
 // Numerics: sums in T, a chunk's pixels in order, then the chunks in order. Overwrites.
 #include "core/dispatch.hpp"
 #include "cpu/dense.hpp"
+#include "cpu/winograd_wgrad.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
@@ -333,14 +335,13 @@ void wgrad(const Conv2dWgradArgs& a) {
       std::memset(static_cast<void*>(dw), 0, static_cast<std::size_t>(s.K * taps * C) * sizeof(T));
       return;
     }
+    const auto *dy = static_cast<const T*>(a.dy), *x = static_cast<const T*>(a.x);
     if (Dense::takes(s)) {
       const Dense d(s);
-      const auto *dy = static_cast<const T*>(a.dy), *x = static_cast<const T*>(a.x);
       return OuterSum<T>{dy, x, dw, d.K, d.M, d.C, 1, d.K}.run();
     }
-    run_wgrad(Problem<T>{static_cast<const T*>(a.x), static_cast<const T*>(a.dy), s, forward_grid(s), C, K, taps,
-                         choose_layout<T>(s, C, K)},
-              dw);
+    if (WinogradWgrad<T>::takes(s)) return WinogradWgrad<T>(x, dy, s).run(dw);
+    run_wgrad(Problem<T>{x, dy, s, forward_grid(s), C, K, taps, choose_layout<T>(s, C, K)}, dw);
   });
 }
 

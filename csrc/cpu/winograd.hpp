@@ -11,32 +11,68 @@
 
 #include "cpu/conv2d.hpp"
 #include "cpu/pool_tile.hpp"
+#include "cpu/winograd_tile.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
+
+// Where the weight from channel c to channel k through tap t (0 to 8, by row) is: first + k * k_step + c * c_step +
+// t * t_step.
+template <class T>
+struct WinogradWeights {
+  const T* first;
+  Index k_step, c_step, t_step;
+};
+
+// b may be null, and has `count` elements.
+template <class T>
+[[gnu::always_inline]] inline TileOutputs<T> with_bias(const TileOutputs<T>& tile, const T* b, Index count) {
+  if (b == nullptr) return tile;
+  const Vec<T> bias = count == kLanes<T> ? load(b) : load_part(b, static_cast<int>(count));
+  return {{{tile.y[0][0] + bias, tile.y[0][1] + bias}, {tile.y[1][0] + bias, tile.y[1][1] + bias}}};
+}
 
 template <class T>
 class Winograd {
  public:
-  static bool takes(const Conv2dShape& s) {
-    const Window2d& w = s.window;
-    return s.groups == 1 && w.kernel_h == 3 && w.kernel_w == 3 && w.stride_h == 1 && w.stride_w == 1 && w.dil_h == 1 &&
-           w.dil_w == 1 && s.C % kLanes<T> == 0 && s.C >= 2 * kLanes<T> && s.K >= 2 * kLanes<T>;
+  // Whether the shape is one that this computes, from C channels to K.
+  static bool takes(const Conv2dShape& s, Index C, Index K) {
+    return is_3x3(s) && C % kLanes<T> == 0 && C >= 2 * kLanes<T> && K >= 2 * kLanes<T>;
   }
 
-  Winograd(const T* x, const T* w, const Conv2dShape& s)
+  Winograd(const T* x, const Grid& grid, Index K, const WinogradWeights<T>& w)
       : x_(x),
-        grid_(forward_grid(s)),
-        K_(s.K),
-        blocks_(s.K),
+        grid_(grid),
+        K_(K),
+        blocks_(K),
         bands_(grid_, kPatch, true, 2, 2),
-        tiles_(clamp(kBlock / (kPlaces * (s.C + blocks_.padded())), kRows, kMostTiles) / kRows * kRows),
-        packed_(workspace_of<T>(kPlaces * blocks_.padded() * s.C)) {
+        tiles_(clamp(kBlock / (kPlaces * (grid.C + blocks_.padded())), kRows, kMostTiles) / kRows * kRows),
+        packed_(workspace_of<T>(kPlaces * blocks_.padded() * grid.C)) {
     pack(w);
+  }
+
+  // The forward convolution of x (N,H,W,C) with w (K,3,3,C).
+  static Winograd forward(const T* x, const T* w, const Conv2dShape& s) {
+    return {x, forward_grid(s), s.K, {w, 9 * s.C, 1, s.C}};
   }
 
   const Bands& bands() const { return bands_; }
   // The patch, and the transforms of a block of tiles before and after the products.
   Index scratch_elements() const { return patch_elements() + kPlaces * tiles_ * (grid_.C + blocks_.padded()); }
+
+  // y (N,P,Q,K) = relu(outputs + b), relu and b where asked for.
+  void write(const T* b, bool relu, T* y) const {
+    if (grid_.N == 0 || grid_.P == 0 || grid_.Q == 0) return;
+    const int threads = num_threads();
+    const Workspace scratch = workspace_of<T>(threads * scratch_elements());
+    parallel_for(bands_.count(), threads, [&](Index task, int thread) {
+      run(bands_[task], scratch.template as<T>() + thread * scratch_elements(),
+          [&](const Band& band, Index i, Index j, Index k, const TileOutputs<T>& tile, Index count) {
+            T* to = y + ((band.n * grid_.P + band.p + 2 * i) * grid_.Q + band.q + 2 * j) * K_ + k;
+            write_tile(with_bias(tile, b == nullptr ? b : b + k, count), relu, to, least(2, band.rows - 2 * i),
+                       least(2, band.cols - 2 * j), count);
+          });
+    });
+  }
 
   // epilogue(band, i, j, k, outputs, count): those of tile (i, j) of the band, for the `count` k from the k-th on.
   template <class F>
@@ -62,14 +98,29 @@ class Winograd {
   }
 
  private:
-  static constexpr Index kPlaces = 16, kRows = kTileRows<Blocks<T>::kMost>, kMostTiles = 48;
+  static constexpr Index kRows = kTileRows<Blocks<T>::kMost>, kMostTiles = 48;
   static constexpr Index kBlock = 48 * 1024;  // elements: of what lies before and after the products, in L2
   static constexpr Index kPatch = 12 * 1024;  // elements
+
+  [[gnu::always_inline]] void write_tile(const TileOutputs<T>& tile, bool relu, T* y, Index rows, Index cols,
+                                         Index count) const {
+    for (Index a = 0; a < rows; ++a)
+      for (Index b = 0; b < cols; ++b) {
+        Vec<T> v = tile.y[a][b];
+        if (relu) v = v < Vec<T>{} ? Vec<T>{} : v;
+        T* to = y + (a * grid_.Q + b) * K_;
+        if (count == kLanes<T>) {
+          store(to, v);
+        } else {
+          store_part(to, v, static_cast<int>(count));
+        }
+      }
+  }
 
   // Where the number of columns is odd, the last tile reads a pixel past the patch, for outputs that are not there.
   Index patch_elements() const { return round_up(bands_.patch_elements() + grid_.C, kVectorSlack); }
 
-  void pack(const T* w) {
+  void pack(const WinogradWeights<T>& w) {
     const Index C = grid_.C;
     T* panels = packed_.template as<T>();
     parallel_for(blocks_.padded(), [&](Index k) {
@@ -79,7 +130,7 @@ class Winograd {
       const Index width = (blocks_.block(block).end - blocks_.block(block).begin) * kLanes<T>;
       for (Index c = 0; c < C; ++c) {
         T u[kPlaces] = {};
-        if (k < K_) transform_weights(w + k * 9 * C + c, C, u);
+        if (k < K_) transform_weights(w.first + k * w.k_step + c * w.c_step, w.t_step, u);
         for (Index e = 0; e < kPlaces; ++e) {
           panels[(e * blocks_.padded() + k0) * C + c * width + k - k0] = u[e];
         }
@@ -106,25 +157,13 @@ class Winograd {
     }
   }
 
-  // B' d along one axis of a 4 x 4 patch: (d0 - d2, d1 + d2, d2 - d1, d1 - d3)
-  [[gnu::always_inline]] static void transform_axis(Vec<T>* d, int step) {
-    const Vec<T> d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step];
-    d[0] = d0 - d2;
-    d[step] = d1 + d2;
-    d[2 * step] = d2 - d1;
-    d[3 * step] = d1 - d3;
-  }
-
   void transform_tile(const T* patch, T* to) const {
     const Index row = bands_.output_row(), pixel = bands_.output_pixel(), step = tiles_ * grid_.C;
     for (Index c = 0; c < grid_.C; c += kLanes<T>) {
       Vec<T> d[kPlaces];
 #pragma GCC unroll 16
       for (int e = 0; e < 16; ++e) d[e] = load(patch + e / 4 * row + e % 4 * pixel + c);
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) transform_axis(d + j, 4);
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) transform_axis(d + 4 * i, 1);
+      transform_patch(d);
 #pragma GCC unroll 16
       for (int e = 0; e < 16; ++e) store(to + e * step + c, d[e]);
     }
