@@ -10,7 +10,7 @@
 // dense.hpp. 3x3 with stride 1: winograd_wgrad.hpp.
 // Numerics: sums in T, a chunk's pixels in order, then the chunks in order. Overwrites.
 #include "core/dispatch.hpp"
-#include "cpu/dense.hpp"
+#include "cpu/pointwise_wgrad.hpp"
 #include "cpu/winograd_wgrad.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
@@ -340,6 +340,8 @@ void wgrad(const Conv2dWgradArgs& a) {
       const Dense d(s);
       return OuterSum<T>{dy, x, dw, d.K, d.M, d.C, 1, d.K}.run();
     }
+    if (PointwiseWgrad<T>::takes(s)) return PointwiseWgrad<T>(x, dy, s).run(dw);
+    if (is_depthwise(s) && Depthwise<T>::takes(forward_grid(s))) return Depthwise<T>(forward_grid(s)).wgrad(x, dy, dw);
     if (WinogradWgrad<T>::takes(s)) return WinogradWgrad<T>(x, dy, s).run(dw);
     run_wgrad(Problem<T>{x, dy, s, forward_grid(s), C, K, taps, choose_layout<T>(s, C, K)}, dw);
   });

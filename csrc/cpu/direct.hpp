@@ -10,8 +10,8 @@
 // Numerics: sums in T, one chain for each output, in the order of taps and channels, beginning with the bias.
 #pragma once
 
+#include "cpu/depthwise.hpp"
 #include "cpu/tile.hpp"
-#include "cpu/workspace.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 
@@ -178,6 +178,10 @@ bool needs_slack(const DirectConv<T>& conv) {
 template <class T>
 void run_direct(const DirectConv<T>& conv, const Output<T>& y, Index image_stride) {
   if (conv.grid.N == 0 || conv.grid.P == 0 || conv.grid.Q == 0) return;
+  if (conv.depthwise && conv.tap_count > 0 && Depthwise<T>::takes(conv.grid)) {
+    return Depthwise<T>(conv.grid).forward(conv.input, conv.panels, conv.bias, conv.relu, y.origin, image_stride,
+                                           y.row_stride, y.pixel_stride);
+  }
   const Bands bands(conv.grid, kPatchTarget, needs_slack(conv));
   const Segments<T> segments(conv, bands);
   const int threads = num_threads();

@@ -2,14 +2,14 @@
 //   dw = G' [sum over tiles of (A dy A') * (B' x B)] G
 // x (N,H,W,C) with C whole vectors, dy (N,P,Q,K), dw (K,3,3,C); any padding.
 // Work: the 2 x 2 tiles of dy and their 4 x 4 patches of x are transformed, many at a time; at each of the 16 places
-// their outer products are added to sums (K, C) by register tiles (tile.hpp). Bands are cut into chunks, a number fixed
+// their outer products are added to sums (K, C) by outer.hpp. Bands are cut into chunks, a number fixed
 // by the shape, with sums of their own. Where there are more threads than chunks, these share a chunk's k.
 // Numerics: sums in T, a chunk's tiles in order, then the chunks in order. Overwrites. The error is about twice that of
 // the direct sum. A number that is not finite spreads over its tile.
 // Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015 (arXiv:1509.09308).
 #pragma once
 
-#include "cpu/conv2d.hpp"
+#include "cpu/outer.hpp"
 #include "cpu/winograd_tile.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
@@ -20,7 +20,12 @@ class WinogradWgrad {
   static bool takes(const Conv2dShape& s) { return is_3x3(s) && s.C % kLanes<T> == 0 && s.K >= kLanes<T>; }
 
   WinogradWgrad(const T* x, const T* dy, const Conv2dShape& s)
-      : x_(x), dy_(dy), grid_(forward_grid(s)), K_(s.K), bands_(grid_, kPatch, true, 2, 2) {}
+      : x_(x),
+        dy_(dy),
+        grid_(forward_grid(s)),
+        K_(s.K),
+        bands_(grid_, kPatch, true, 2, 2),
+        products_{s.C, scratch_row<T>(s.C), scratch_row<T>(s.K), s.C} {}
 
   void run(T* dw) const {
     const Index chunks = clamp(kMostSums / sums_elements(), 1, least(bands_.count(), kTasksWanted));
@@ -38,26 +43,19 @@ class WinogradWgrad {
   }
 
  private:
-  static constexpr int kVectors = Blocks<T>::kMost, kRows = kTileRows<kVectors>;
+  static constexpr Index kRows = OuterProducts<T>::kRows;
   static constexpr Index kTiles = 48;          // transformed at a time
   static constexpr Index kPatch = 12 * 1024;   // elements
   static constexpr Index kMostSums = 1 << 19;  // elements, of all chunks
 
-  // Rows of transforms are an odd number of cache lines apart, so that those of many tiles do not meet in a few sets.
-  static Index row_elements(Index n) {
-    constexpr Index kLine = 64 / sizeof(T);
-    return (ceil_div(n, kLine) | 1) * kLine;
-  }
-  Index x_row() const { return row_elements(grid_.C); }
-  Index dy_row() const { return row_elements(K_); }
   Index sums_elements() const { return kPlaces * K_ * grid_.C; }
   // Where the number of columns is odd, the last tile reads a pixel past the patch.
   Index patch_elements() const { return round_up(bands_.patch_elements() + grid_.C, kVectorSlack); }
-  Index scratch_elements() const { return patch_elements() + kPlaces * kTiles * (x_row() + dy_row()); }
+  Index scratch_elements() const { return patch_elements() + kPlaces * kTiles * (products_.x_row + products_.y_row); }
 
   // Adds the tiles of the bands, for k in `ks`.
   void add_chunk(Range of_bands, Range ks, T* scratch, T* sums) const {
-    T *x = scratch + patch_elements(), *dy = x + kPlaces * kTiles * x_row();
+    T *x = scratch + patch_elements(), *dy = x + kPlaces * kTiles * products_.x_row;
     for (Index e = 0; e < kPlaces; ++e) {
       std::memset(static_cast<void*>(sums + (e * K_ + ks.begin) * grid_.C), 0,
                   static_cast<std::size_t>((ks.end - ks.begin) * grid_.C) * sizeof(T));
@@ -71,8 +69,8 @@ class WinogradWgrad {
       const T* patch = bands_.gather(x_, band, scratch);
       for (Index i = 0; i < band.rows; i += 2)
         for (Index j = 0; j < band.cols; j += 2) {
-          transform_x(patch + i * bands_.output_row() + j * bands_.output_pixel(), x + filled * x_row());
-          transform_dy(band, i, j, ks, dy + filled * dy_row());
+          transform_x(patch + i * bands_.output_row() + j * bands_.output_pixel(), x + filled * products_.x_row);
+          transform_dy(band, i, j, ks, dy + filled * products_.y_row);
           if (++filled == kTiles) {
             add_tiles(x, dy, filled, ks, sums);
             filled = 0;
@@ -83,7 +81,7 @@ class WinogradWgrad {
   }
 
   void transform_x(const T* patch, T* to) const {
-    const Index row = bands_.output_row(), pixel = bands_.output_pixel(), step = kTiles * x_row();
+    const Index row = bands_.output_row(), pixel = bands_.output_pixel(), step = kTiles * products_.x_row;
     for (Index c = 0; c < grid_.C; c += kLanes<T>) {
       Vec<T> d[kPlaces];
 #pragma GCC unroll 16
@@ -98,7 +96,7 @@ class WinogradWgrad {
   void transform_dy(const Band& band, Index i, Index j, Range ks, T* to) const {
     const T* from = dy_ + ((band.n * grid_.P + band.p + i) * grid_.Q + band.q + j) * K_;
     const bool below = i + 1 < band.rows, right = j + 1 < band.cols;
-    const Index step = kTiles * dy_row();
+    const Index step = kTiles * products_.y_row;
     for (Index k = ks.begin; k < ks.end; k += kLanes<T>) {
       const auto get = [&](bool there, Index offset) {
         if (!there) return Vec<T>{};
@@ -123,31 +121,9 @@ class WinogradWgrad {
 
   // sums[place][k][c] += sum over tiles of dy[place][tile][k] * x[place][tile][c]
   void add_tiles(const T* x, const T* dy, Index tiles, Range ks, T* sums) const {
-    const Blocks<T> blocks(grid_.C);
-    for (Index e = 0; e < kPlaces; ++e, x += kTiles * x_row(), dy += kTiles * dy_row(), sums += K_ * grid_.C)
-      for (Index b = 0; b < blocks.count; ++b) {
-        const Range block = blocks.block(b);
-        const Index c = block.begin * kLanes<T>;
-        with_vectors(static_cast<int>(block.end - block.begin),
-                     [&]<int NV>() { add_block<NV>(x + c, dy, tiles, ks, sums + c); });
-      }
-  }
-
-  template <int NV>
-  [[gnu::noinline]] void add_block(const T* x, const T* dy, Index tiles, Range ks, T* sums) const {
-    constexpr int MR = kTileRows<NV>;
-    for (Index k = ks.begin; k < ks.end; k += MR) {
-      const T* a[MR];
-      T* to[MR];
-      for (int m = 0; m < MR; ++m) {
-        const Index row = least(k + m, ks.end - 1);
-        a[m] = dy + row;
-        to[m] = sums + row * grid_.C;
-      }
-      Tile<T, MR, NV> tile;
-      tile.load_from(to, NV * kLanes<T>);
-      tile.add_outer(a, dy_row(), x, x_row(), tiles);
-      tile.store_to(to, static_cast<int>(least(MR, ks.end - k)), NV * kLanes<T>);
+    for (Index e = 0; e < kPlaces; ++e) {
+      products_.add(x + e * kTiles * products_.x_row, dy + e * kTiles * products_.y_row, tiles, ks,
+                    sums + e * K_ * grid_.C, [] {});
     }
   }
 
@@ -184,6 +160,7 @@ class WinogradWgrad {
   Grid grid_;
   Index K_;
   Bands bands_;
+  OuterProducts<T> products_;
 };
 
 }  // namespace stapes::cpu::STAPES_ISA_NAME

@@ -1,0 +1,212 @@
+// Depthwise convolutions with up to 3 taps in a row that lie side by side, and a stride of 1 or 2 along it; any number
+// of rows of taps. y[p,q,c] = b[c] + sum over (r,s) of x[p,q,r,s,c] w[r,s,c], and its weight gradient.
+// Work: for a few neighbouring outputs of a row at a time, all channels by vectors: a row of taps reads each pixel
+// once for all of those outputs. So memory is read in order, and the pixels of a row do not meet in a few sets of the
+// cache, as a fixed vector of channels of all pixels would. The image is read where it lies: taps that fall beside it
+// are left out, which at the ends of a row makes outputs of their own.
+// Threads: pieces of the rows of all images, a number fixed by the shape; in wgrad each has sums of its own.
+// Numerics: sums in T, in the order of (r, s), beginning with the bias; in wgrad in the order of pixels, then of
+// pieces. Overwrites.
+#pragma once
+
+#include "cpu/band.hpp"
+#include "cpu/workspace.hpp"
+
+namespace stapes::cpu::STAPES_ISA_NAME {
+
+// f(part, c, n) for each vector of n channels from the c-th on; `part` is true for a last one that is not full.
+template <class T, class F>
+[[gnu::always_inline]] inline void for_channel_vectors(Index channels, const F& f) {
+  Index c = 0;
+  for (; c + kLanes<T> <= channels; c += kLanes<T>) f(std::false_type{}, c, kLanes<T>);
+  if (c < channels) f(std::true_type{}, c, static_cast<int>(channels - c));
+}
+
+template <class T, bool kPart>
+[[gnu::always_inline]] inline Vec<T> load_channels(std::bool_constant<kPart>, const T* p, int n) {
+  if constexpr (kPart) return load_part(p, n);
+  return load(p);
+}
+
+// Outputs of one row that are computed together, and their taps in the image: `rows` rows of them, from tap (r, s) on.
+struct DepthwiseOutputs {
+  Index p, q;
+  Index r, rows, s;
+  Index x;  // where the first output reads through tap (r, s), in elements of the image
+};
+
+template <class T>
+class Depthwise {
+ public:
+  static bool takes(const Grid& g) {
+    const bool together = g.cols.count == 1 || (g.cols.count <= kMostTaps && g.cols.step == 1);
+    return g.cols.count > 0 && g.rows.count > 0 && together && g.stride_w <= 2;
+  }
+
+  explicit Depthwise(const Grid& g)
+      : g_(g),
+        tap_(round_up(g.C, kLanes<T>)),
+        begin_(clamp(ceil_div(-g.cols.first, g.stride_w), 0, g.Q)),
+        end_(clamp((g.W - g.cols.count - g.cols.first + g.stride_w) / g.stride_w, begin_, g.Q)) {}
+
+  // y (n,p,q) is at y + n * image + p * row + q * pixel; weights (R, S, padded channels), padded bias.
+  void forward(const T* x, const T* w, const T* bias, bool relu, T* y, Index image, Index row, Index pixel) const {
+    parallel_for(pieces(), [&](Index piece) {
+      const Range rows = part(g_.N * g_.P, pieces(), piece);
+      for (Index i = rows.begin; i < rows.end; ++i) {
+        const T* from = x + i / g_.P * g_.H * g_.W * g_.C;
+        T* to = y + i / g_.P * image + i % g_.P * row;
+        for_outputs(i % g_.P, [&]<int kS, int kStride, int M>(const DepthwiseOutputs& at) {
+          outputs<kS, kStride, M>(at, from + at.x, w, bias, relu, to + at.q * pixel, pixel);
+        });
+      }
+    });
+  }
+
+  // dw (C, R, S); dy (N, P, Q, C).
+  void wgrad(const T* x, const T* dy, T* dw) const {
+    const Index taps = g_.rows.count * g_.cols.count, size = taps * tap_;
+    const Workspace sums = workspace_of<T>(pieces() * size);
+    parallel_for(pieces(), [&](Index piece) {
+      const Range rows = part(g_.N * g_.P, pieces(), piece);
+      T* own = sums.as<T>() + piece * size;
+      std::memset(static_cast<void*>(own), 0, static_cast<std::size_t>(size) * sizeof(T));
+      for (Index i = rows.begin; i < rows.end; ++i) {
+        const T* from = x + i / g_.P * g_.H * g_.W * g_.C;
+        for_outputs(i % g_.P, [&]<int kS, int kStride, int M>(const DepthwiseOutputs& at) {
+          products<kS, kStride, M>(at, from + at.x, dy + (i * g_.Q + at.q) * g_.C, own);
+        });
+      }
+    });
+    for (Index c = 0; c < g_.C; ++c)
+      for (Index t = 0; t < taps; ++t) {
+        T sum = sums.as<T>()[t * tap_ + c];
+        for (Index piece = 1; piece < pieces(); ++piece) sum += sums.as<T>()[piece * size + t * tap_ + c];
+        dw[c * taps + t] = sum;
+      }
+  }
+
+ private:
+  static constexpr int kMostTaps = 3, kOutputs = 4;  // with the pixels of their taps, what the registers hold
+
+  Index pieces() const { return clamp(g_.N * g_.P, 1, 2 * 16); }
+
+  // f.operator()<kS, kStride, M>(outputs) for all outputs of row p, in order: M of them with kS taps in a row.
+  template <class F>
+  void for_outputs(Index p, const F& f) const {
+    const Index top = p * g_.stride_h + g_.rows.first, step = g_.rows.step;
+    const Index r = clamp(ceil_div(-top, step), 0, g_.rows.count);
+    DepthwiseOutputs at{p, 0, r, clamp(ceil_div(g_.H - top, step), r, g_.rows.count) - r, 0, 0};
+    const Index first_row = (top + r * step) * g_.W;
+    const auto place = [&](Index q) {
+      const Index left = q * g_.stride_w + g_.cols.first;
+      at.q = q;
+      at.s = clamp(-left, 0, g_.cols.count);
+      at.x = (first_row + left + at.s) * g_.C;
+      return clamp(g_.W - left, at.s, g_.cols.count) - at.s;  // taps in the image
+    };
+    const auto alone = [&](Index q) {
+      with_taps(
+          place(q), [&]<int kS>() { f.template operator()<kS, 1, 1>(at); },
+          [&] {
+            at.rows = 0;
+            f.template operator()<1, 1, 1>(at);
+          });
+    };
+    Index q = 0;
+    for (; q < begin_; ++q) alone(q);
+    with_taps(g_.cols.count, [&]<int kS>() {
+      for (; q + kOutputs <= end_; q += kOutputs) {
+        place(q);
+        if (g_.stride_w == 1) {
+          f.template operator()<kS, 1, kOutputs>(at);
+        } else {
+          f.template operator()<kS, 2, kOutputs>(at);
+        }
+      }
+    });
+    for (; q < g_.Q; ++q) alone(q);
+  }
+
+  template <class F, class G = void (*)()>
+  static void with_taps(Index S, const F& f, const G& none = [] {}) {
+    switch (S) {
+      case 0: return none();
+      case 1: return f.template operator()<1>();
+      case 2: return f.template operator()<2>();
+      default: return f.template operator()<3>();
+    }
+  }
+
+  template <int kS, int kStride, int M>
+  [[gnu::noinline]] void outputs(const DepthwiseOutputs& at, const T* x, const T* w, const T* bias, bool relu, T* y,
+                                 Index y_pixel) const {
+    const Index x_row = g_.rows.step * g_.W * g_.C, w_row = g_.cols.count * tap_;
+    w += at.r * w_row + at.s * tap_;
+    for_channel_vectors<T>(g_.C, [&](auto part, Index c, int n) {
+      Vec<T> acc[M];
+#pragma GCC unroll 4
+      for (int m = 0; m < M; ++m) acc[m] = load(bias + c);
+      for (Index r = 0; r < at.rows; ++r) {
+        const Pixels<kS, kStride, M> in(part, x + r * x_row + c, g_.C, n);
+#pragma GCC unroll 3
+        for (int s = 0; s < kS; ++s) {
+          const Vec<T> b = load(w + r * w_row + s * tap_ + c);
+#pragma GCC unroll 4
+          for (int m = 0; m < M; ++m) acc[m] += in.x[m * kStride + s] * b;
+        }
+      }
+#pragma GCC unroll 4
+      for (int m = 0; m < M; ++m) {
+        if (relu) acc[m] = acc[m] < Vec<T>{} ? Vec<T>{} : acc[m];
+        if constexpr (part) {
+          store_part(y + m * y_pixel + c, acc[m], n);
+        } else {
+          store(y + m * y_pixel + c, acc[m]);
+        }
+      }
+    });
+  }
+
+  // sums (R, S, padded channels) += the products of outputs' gradients with what they read.
+  template <int kS, int kStride, int M>
+  [[gnu::noinline]] void products(const DepthwiseOutputs& at, const T* x, const T* dy, T* sums) const {
+    const Index x_row = g_.rows.step * g_.W * g_.C, row = g_.cols.count * tap_;
+    sums += at.r * row + at.s * tap_;
+    for_channel_vectors<T>(g_.C, [&](auto part, Index c, int n) {
+      Vec<T> g[M];
+#pragma GCC unroll 4
+      for (int m = 0; m < M; ++m) g[m] = load_channels(part, dy + m * g_.C + c, n);
+      for (Index r = 0; r < at.rows; ++r) {
+        const Pixels<kS, kStride, M> in(part, x + r * x_row + c, g_.C, n);
+#pragma GCC unroll 3
+        for (int s = 0; s < kS; ++s) {
+          T* to = sums + r * row + s * tap_ + c;
+          Vec<T> acc = load(to);
+#pragma GCC unroll 4
+          for (int m = 0; m < M; ++m) acc += g[m] * in.x[m * kStride + s];
+          store(to, acc);
+        }
+      }
+    });
+  }
+
+  // What M outputs read through a row of taps.
+  template <int kS, int kStride, int M>
+  struct Pixels {
+    static constexpr int kCount = (M - 1) * kStride + kS;
+    Vec<T> x[kCount];
+
+    template <class P>
+    [[gnu::always_inline]] Pixels(P part, const T* from, Index pixel, int n) {
+#pragma GCC unroll 9
+      for (int i = 0; i < kCount; ++i) x[i] = load_channels(part, from + i * pixel, n);
+    }
+  };
+
+  Grid g_;
+  Index tap_;          // elements of a tap: padded channels
+  Index begin_, end_;  // outputs of a row whose taps are all in the image
+};
+
+}  // namespace stapes::cpu::STAPES_ISA_NAME
