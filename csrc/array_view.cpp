@@ -2,6 +2,8 @@
 
 #include <optional>
 
+#include "program.hpp"
+
 namespace py = pybind11;
 
 namespace stapes {
@@ -87,6 +89,7 @@ Tensor view_of_cuda(py::handle array) {
 }  // namespace
 
 Tensor view_of(py::handle array) {
+  if (Program* program = Program::recording()) program->keep(array);
   if (py::isinstance<py::array>(array)) return view_of_numpy(py::reinterpret_borrow<py::array>(array));
   if (py::hasattr(array, "__cuda_array_interface__")) return view_of_cuda(array);
   throw TypeError(

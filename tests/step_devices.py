@@ -1,5 +1,6 @@
 """Where the training step of a device is tested.
 
+- "cpu": the CPU, its steps recorded and replayed in C++.
 - "host": NumPy arrays and the CPU's kernels, the step called anew each time.
 - "replay": the same, but as a graph does it: recorded once, then only replayed.
 - "simt": CUDA's kernels on the emulator, replayed too.
@@ -21,6 +22,7 @@ import stapes.nn.sequential
 import stapes.train.plan
 import stapes.train.scaling
 from stapes.device import cuda_reason
+from stapes.train.cpu import CpuRuntime
 from stapes.train.runtime import HostRuntime
 
 # Where the step calls the array library itself, beside the operators.
@@ -115,6 +117,15 @@ class Host:
         return HostRuntime()
 
 
+class Cpu(Host):
+    """As `compile(device="cpu")` does it where it can."""
+
+    name = "cpu"
+
+    def runtime(self):
+        return CpuRuntime()
+
+
 class Replay(Host):
     name = "replay"
 
@@ -146,7 +157,7 @@ class Cuda(Simt):
         return CudaRuntime()
 
 
-_KINDS = {kind.name: kind for kind in (Host, Replay, Simt, Cuda)}
+_KINDS = {kind.name: kind for kind in (Host, Cpu, Replay, Simt, Cuda)}
 
 
 def _why_not(name):
@@ -169,5 +180,5 @@ def on(*names):
     return pytest.mark.parametrize("device", params, indirect=True)
 
 
-EVERYWHERE = ("host", "replay", "simt", "cuda")
+EVERYWHERE = ("cpu", "host", "replay", "simt", "cuda")
 KERNELS_OF_CUDA = ("simt", "cuda")

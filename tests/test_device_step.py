@@ -72,7 +72,7 @@ def test_the_bits_are_the_cpus(device, make, precision, optimizer):
     assert_same_state(results[0][-1], results[1][-1])
 
 
-@on("replay", "simt", "cuda")
+@on("cpu", "replay", "simt", "cuda")
 @pytest.mark.parametrize("make", [seed_like, mixed])
 def test_a_graph_is_replayed_and_sees_new_numbers(device, make):
     """Batches, learning rates, step counts and dropout's offsets change, the launch does not."""
@@ -90,7 +90,7 @@ def test_a_graph_is_replayed_and_sees_new_numbers(device, make):
 
 
 def _without_graph(device):
-    if hasattr(device.runtime(), "replays"):
+    if device.name != "cuda":
         runtime = HostRuntime()
         runtime.precisions = device.precisions
         return runtime
@@ -431,7 +431,7 @@ def _a_forward(model):
 )  # fmt: skip
 def test_changes_between_steps_are_seen(device, change):
     results = []
-    for where in (device.runtime(), _without_graph(device) if device.name != "host" else "cpu"):
+    for where in (device.runtime(), _without_graph(device)):
         model = mixed()
         model.compile(Adam(0.01), device=where)
         results.append((trained(model, images(48), callbacks=[At(5, change)]), model))

@@ -120,7 +120,7 @@ def test_gradients_take_turns_in_two_arrays():
     model.train_on_batch(x, y)
     plan = model._compiled.plan
     (buffers,) = plan._kept.values()
-    slots = dict(zip(plan._buffered, buffers.slots, strict=True))
+    slots = dict(zip(plan.buffered, buffers.slots, strict=True))
     passed = [slots[stage]["dx"] for stage in reversed(plan.stages) if "dx" in slots[stage]]
     assert len(passed) > 4
     for before, after in pairwise(passed):

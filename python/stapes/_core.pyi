@@ -9,6 +9,7 @@ import collections.abc
 import typing
 
 import numpy
+import typing_extensions
 
 __all__: list[str] = [
     "adam_step",
@@ -51,10 +52,13 @@ __all__: list[str] = [
     "max_pool2d_fwd",
     "mse_bwd",
     "mse_fwd",
+    "note",
     "num_threads",
     "pool2d_shape",
+    "record",
     "relu_bwd",
     "relu_fwd",
+    "replay",
     "set_num_threads",
     "sgd_step",
     "softmax_bwd",
@@ -440,6 +444,11 @@ def mse_bwd(
     dy: numpy.ndarray,
 ) -> None: ...
 def mse_fwd(y: numpy.ndarray, target: numpy.ndarray, loss: numpy.ndarray) -> None: ...
+def note(
+    function: collections.abc.Callable[..., typing.Any],
+    args: tuple[typing.Any, ...],
+    kwargs: dict[str, typing.Any],
+) -> None: ...
 def num_threads() -> int: ...
 def pool2d_shape(
     op: str,
@@ -455,8 +464,10 @@ def pool2d_shape(
     ]
     | None,
 ) -> tuple[int, ...]: ...
+def record(function: collections.abc.Callable[[], None]) -> typing_extensions.CapsuleType: ...
 def relu_bwd(dy: numpy.ndarray, y: numpy.ndarray, dx: numpy.ndarray) -> None: ...
 def relu_fwd(x: numpy.ndarray, y: numpy.ndarray) -> None: ...
+def replay(program: typing_extensions.CapsuleType) -> None: ...
 def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None: ...
 def sgd_step(
     params: collections.abc.Sequence[numpy.ndarray],

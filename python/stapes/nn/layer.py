@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from stapes import _core
 from stapes.device import Array, as_input, device_of, to_device
 from stapes.nn._args import freeze, thaw
 from stapes.nn.parameter import WEIGHT_DTYPES, Parameter
@@ -390,6 +391,12 @@ class Layer:
             Takes ``out=``.
         """
         return self._put(slot, op(*args, **kwargs, out=self._slot(slot)))
+
+    def _run_array(self, slot: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """As `_run`, for a function that is no operator; a step that is recorded does it again."""
+        y = self._run(slot, function, *args, **kwargs)
+        _core.note(function, args, {**kwargs, "out": y})
+        return y
 
     def _slot(self, slot: str) -> Any:
         """Return what was `_put` for this input shape the last time, or None."""

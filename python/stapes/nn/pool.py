@@ -121,6 +121,14 @@ class GlobalAvgPool2d(Layer):
         return self._run("dx", ops.global_avg_pool2d_bwd, dy, shape) if need_dx else None
 
 
+def _contiguous(x: Array, *, out: Array | None = None) -> Array:
+    """Return a C-contiguous copy."""
+    module = array_module(x)
+    out = module.empty(x.shape, x.dtype) if out is None else out
+    module.copyto(out, x)
+    return out
+
+
 class TimePool(Layer):
     """Pool all of H (time) and keep W (frequency): (N, H, W, C) to (N, 1, W, C), or 2C channels.
 
@@ -156,7 +164,7 @@ class TimePool(Layer):
         self._keep(argmax, x.shape)
         if len(y) == 1:
             return y[0]
-        return self._run("y", array_module(x).concatenate, y, axis=-1)
+        return self._run_array("y", array_module(x).concatenate, y, axis=-1)
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         argmax, shape = self._kept()
@@ -165,10 +173,13 @@ class TimePool(Layer):
         kernel, C = (shape[1], 1), shape[-1]
         if self.mode == "mean":
             return self._run("dx", ops.avg_pool2d_bwd, dy, shape, kernel)
-        dx = self._run("dx", ops.max_pool2d_bwd, dy[..., -C:], argmax, shape, kernel)
-        if self.mode == "mean_max":
-            dx += self._run("dx_mean", ops.avg_pool2d_bwd, dy[..., :C], shape, kernel)
-        return dx
+        if self.mode == "max":
+            return self._run("dx", ops.max_pool2d_bwd, dy, argmax, shape, kernel)
+        means = self._run_array("dy_mean", _contiguous, dy[..., :C])
+        maxima = self._run_array("dy_max", _contiguous, dy[..., C:])
+        dx = self._run("dx", ops.max_pool2d_bwd, maxima, argmax, shape, kernel)
+        dx_mean = self._run("dx_mean", ops.avg_pool2d_bwd, means, shape, kernel)
+        return self._run_array("dx", array_module(dx).add, dx, dx_mean)
 
 
 class Upsample2d(Layer):

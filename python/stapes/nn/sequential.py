@@ -94,9 +94,9 @@ class Residual(_Chain):
     def forward(self, x: Array) -> Array:
         x = self._input(x)
         y = super().forward(x)
-        return self._run("sum", array_module(y).add, x, y)
+        return self._run_array("sum", array_module(y).add, x, y)
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         dy = as_input(self._label(), "dy", dy)
         dx = super().backward(dy, need_dx)
-        return None if dx is None else self._run("dx", array_module(dy).add, dx, dy)
+        return None if dx is None else self._run_array("dx", array_module(dy).add, dx, dy)

@@ -45,7 +45,7 @@ class Compiled:
     device : str
         Where the network is, as `stapes.nn.Layer.to` names it.
     runtime : Runtime or None
-        None: the CPU's own path, whose step is in `stapes.train.engine`.
+        None: the CPU, for a step that cannot be recorded; it is in `stapes.train.engine`.
     """
 
     optimizer: Optimizer
@@ -118,6 +118,10 @@ def compile_model(
     for layer in plan.layers:
         if isinstance(layer, _Weighted):
             layer._precision = precision if precision in ("fp32_split", "tf32") else "fp32"
+    if runtime is None:
+        from stapes.train.cpu import CpuRuntime, can_record
+
+        runtime = CpuRuntime() if can_record(plan, function, chosen) else None
     step = None
     if runtime is not None:
         step = DeviceStep(

@@ -170,14 +170,12 @@ class Engine(_Chain):
         """Return a batch as the network takes it: contiguous, in the dtype of the weights."""
         dtype = self.layers[0].dtype if self.layers else self.dtype
         runtime = self._runtime()
-        if runtime is not None:
-            return runtime.put(x, dtype)
-        if is_cupy(x):
+        if is_cupy(x) and (runtime is None or runtime.device == "cpu"):
             raise TypeError(
                 f"x is on cuda:{x.device.id}, the network on the CPU: compile it with"
                 ' device="cuda", or move it there by to("cuda")'
             )
-        return np.ascontiguousarray(x, dtype=dtype)
+        return np.ascontiguousarray(x, dtype=dtype) if runtime is None else runtime.put(x, dtype)
 
     def _targets(self, sample_shape: Shape) -> Targets:
         compiled = self._compiled

@@ -27,7 +27,7 @@ class Feed:
 
     def __call__(self, batch: Any) -> None:
         runtime, into = self._runtime, self._into
-        if is_cupy(batch):
+        if runtime.direct or is_cupy(batch):
             runtime.copy(batch, into)
             return
         if self._turns is None:

@@ -85,6 +85,12 @@ class Plan:
     rounded : dtype, optional
         A 16-bit one, to compute in: inputs are rounded to it, outputs come back in float32, and
         weights have copies in it.
+
+    Attributes
+    ----------
+    stages : list of Layer
+    buffered : list of Layer
+        The stages, and the layers within them.
     """
 
     def __init__(
@@ -106,7 +112,7 @@ class Plan:
         if rounded is not None and self.stages:
             self._leaving = Cast(np.dtype(np.float32))
             self.stages = [Cast(rounded), *self.stages, self._leaving]
-        self._buffered = [layer for stage in self.stages for layer in (stage, *inner(stage))]
+        self.buffered = [layer for stage in self.stages for layer in (stage, *inner(stage))]
         self._kept: OrderedDict[tuple[int, ...], Buffers] = OrderedDict()
         self._current: Buffers | None = None
 
@@ -119,18 +125,18 @@ class Plan:
     def buffers(self, input_shape: tuple[int, ...]) -> Iterator[Buffers]:
         """Within the block, stages write into the buffers of this input shape (N included)."""
         if input_shape not in self._kept:
-            self._kept[input_shape] = Buffers(len(self._buffered))
+            self._kept[input_shape] = Buffers(len(self.buffered))
             if len(self._kept) > SHAPES_KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(input_shape)
         self._current = self._kept[input_shape]
-        for layer, slots in zip(self._buffered, self._current.slots, strict=True):
+        for layer, slots in zip(self.buffered, self._current.slots, strict=True):
             layer._plan_slots = slots
         try:
             yield self._current
         finally:
             self._current = None
-            for layer in self._buffered:
+            for layer in self.buffered:
                 layer._plan_slots = None
 
     def entering(self, x: Array) -> Array:

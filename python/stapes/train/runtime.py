@@ -38,11 +38,14 @@ class Runtime:
         What `Sequential.compile` may be asked for.
     late : int
         Steps whose numbers may still be on their way while the next one is prepared.
+    direct : bool
+        `copy` takes arrays of the host too, and is done when it returns.
     """
 
     device: str
     precisions: tuple[str, ...]
     late: int
+    direct = False
 
     def why_not(self, precision: str) -> str:
         """Return what to add to the error that a precision is not to be had."""

@@ -1,0 +1,164 @@
+"""Programs: operators recorded once and done again without Python; training steps as programs."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+from networks import assert_same_state, images, mixed, seed_like
+from stapes import _core, nn, ops
+from stapes.optim import SGD, Adam, Optimizer
+from stapes.train.cpu import CpuRuntime
+
+
+def test_a_replay_does_the_calls_again():
+    x, y, z = np.array([-1.0, 2.0]), np.empty(2), np.empty(2)
+
+    def work():
+        ops.relu_fwd(x, out=y)
+        ops.relu_fwd(ops.cast(y, np.float64), out=z)
+
+    program = _core.record(work)
+    assert z.tolist() == [0, 2], "recording does the work too"
+    x[:] = 3, -4
+    z.fill(np.nan)
+    _core.replay(program)
+    assert (y.tolist(), z.tolist()) == ([3, 0], [3, 0])
+
+
+def test_a_program_keeps_its_arrays():
+    source = np.array([-1.0, 5.0])
+    results = []
+
+    def work():
+        between = ops.relu_fwd(source)  # nobody else keeps this one
+        results.append(weakref.ref(between))
+        ops.relu_fwd(between, out=target)
+
+    target = np.zeros(2)
+    program = _core.record(work)
+    gc.collect()
+    assert results[0]() is not None
+    target.fill(0)
+    _core.replay(program)
+    assert target.tolist() == [0, 5]
+    del program
+    gc.collect()
+    assert results[0]() is None
+
+
+def test_functions_of_python_are_noted():
+    x, y = np.array([1.0, 2.0]), np.zeros(2)
+
+    def work():
+        np.add(x, x, out=y)
+        _core.note(np.add, (x, x), {"out": y})
+        ops.relu_fwd(y, out=y)
+
+    program = _core.record(work)
+    x *= -10
+    _core.replay(program)
+    assert y.tolist() == [0, 0]
+    _core.note(np.add, (x, x), {"out": y})  # nothing is being recorded: not called
+    assert y.tolist() == [0, 0]
+
+
+def test_other_threads_are_not_recorded():
+    x, y, other = np.ones(1), np.zeros(1), np.zeros(1)
+
+    def work():
+        thread = threading.Thread(target=ops.relu_fwd, args=(x,), kwargs={"out": other})
+        thread.start()
+        thread.join()
+        ops.relu_fwd(x, out=y)
+
+    program = _core.record(work)
+    other.fill(7)
+    y.fill(7)
+    _core.replay(program)
+    assert (y[0], other[0]) == (1, 7)
+
+
+def test_errors_come_through():
+    logits, target = np.zeros((2, 3), np.float32), np.zeros(2, np.int64)
+    program = _core.record(lambda: ops.cross_entropy_fwd(logits, target))
+    target[1] = 3
+    with pytest.raises(ValueError, match=r"cross_entropy_fwd: .*3"):
+        _core.replay(program)
+
+    def fails():
+        raise KeyError("here")
+
+    with pytest.raises(KeyError, match="here"):
+        _core.record(fails)
+    y = np.zeros(1)
+    ops.relu_fwd(np.ones(1), out=y)  # nothing is being recorded any more
+    with pytest.raises(TypeError, match="record"):
+        _core.replay(np.zeros(1).__array_struct__)
+
+
+class OwnReLU(nn.ReLU):
+    pass
+
+
+class OwnTimePool(nn.TimePool):
+    pass
+
+
+class OwnSGD(SGD):
+    pass
+
+
+def own_loss(output, target):
+    return nn.CrossEntropyLoss()(output, target)
+
+
+@pytest.mark.parametrize("make", [seed_like, mixed])
+def test_steps_of_known_layers_are_recorded(make):
+    model = make()
+    model.compile("adam")
+    assert isinstance(model._compiled.runtime, CpuRuntime)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"loss": own_loss, "metrics": []}, {"optimizer": OwnSGD(0.1)}, {"layer": OwnReLU()}],
+    ids=["loss", "optimizer", "layer"],
+)
+def test_what_others_wrote_is_called(arguments):
+    """The same steps, called one by one, where something could do more than call operators."""
+    x, y = images(24)
+    found = []
+    for extra in ({}, arguments):
+        extra = dict(extra)
+        layer = extra.pop("layer", nn.ReLU())
+        model = nn.Sequential(
+            nn.Conv2d(None, 8, 3), layer, nn.Flatten(), nn.Linear(None, 3), seed=4
+        )
+        model.compile(**{"optimizer": SGD(0.1), "metrics": [], **extra})
+        assert (model._compiled.runtime is None) == (extra != {} or type(layer) is OwnReLU)
+        found.append(([model.train_on_batch(x, y)["loss"] for _ in range(5)], model))
+    assert found[0][0] == found[1][0]
+    assert_same_state(found[0][1], found[1][1])
+
+
+def test_the_module_of_optimizers_is_known():
+    assert {SGD.__module__, Adam.__module__, Optimizer.__module__} == {"stapes.optim"}
+
+
+@pytest.mark.parametrize("mode", ["mean", "max", "mean_max"])
+def test_time_pool_in_a_recorded_step(mode):
+    x, y = images(16)
+    found = []
+    for pool in (nn.TimePool, OwnTimePool):
+        model = nn.Sequential(
+            nn.Conv2d(None, 8, 3), pool(mode), nn.Flatten(), nn.Linear(None, 3), seed=1
+        )
+        model.compile(Adam(0.01), metrics=[])
+        found.append([model.train_on_batch(x, y)["loss"] for _ in range(6)])
+    assert found[0] == found[1]
+    assert found[0][-1] < found[0][0]
