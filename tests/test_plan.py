@@ -11,8 +11,8 @@ from stapes.optim import SGD
 from stapes.train.plan import Plan
 
 
-def stages(*layers, fuse=True, probabilities=False):
-    plan = Plan(nn.Sequential(*layers), fuse=fuse, probabilities=probabilities)
+def stages(*layers, fuse=True, probabilities=False, inference=False):
+    plan = Plan(nn.Sequential(*layers), fuse=fuse, probabilities=probabilities, inference=inference)
     return [type(stage).__name__ for stage in plan.stages]
 
 
@@ -46,6 +46,43 @@ def test_what_is_fused():
 )
 def test_what_the_fused_kernel_does_not_do(first, pool):
     assert stages(first, nn.ReLU(), pool) == ["Rectified", type(pool).__name__]
+
+
+def test_what_is_folded_for_inference():
+    norm, infer = nn.BatchNorm2d(4), {"inference": True}
+    assert stages(conv(), norm, **infer) == ["Folded"]
+    assert stages(conv(), norm, nn.ReLU(), conv(), **infer) == ["Folded", "Conv2d"]
+    assert stages(conv(), norm, nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(4), **infer) == [
+        *("Folded", "BatchNorm2d"),
+    ]
+    assert stages(conv(), norm, nn.ReLU(), nn.MaxPool2d(3, 2), **infer) == ["Folded", "MaxPool2d"]
+    assert stages(conv(), nn.ReLU(), norm, **infer) == ["Rectified", "BatchNorm2d"]
+    assert stages(nn.Conv1d(None, 4, 3), norm, **infer) == ["Conv1d", "BatchNorm2d"]
+    assert stages(conv(), norm, fuse=False, **infer) == ["Conv2d", "BatchNorm2d"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp64"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("tail", [[], [nn.ReLU()], [nn.ReLU(), nn.MaxPool2d(2)]], ids=len)
+def test_folded_prediction_equals_layer_by_layer(tail, groups, bias, precision):
+    x, y = images(20)
+    layers = [nn.Conv2d(None, 8, 3, groups=1), nn.Conv2d(8, 8, 3, groups=groups, bias=bias)]
+    layers += [nn.BatchNorm2d(8), *map(deepcopy, tail), nn.Flatten(), nn.Linear(None, 3)]
+    model = nn.Sequential(*layers, seed=2)
+    model.compile("sgd", "mse", precision=precision)
+    targets = np.eye(3)[y].astype(model.dtype)
+    before = model.predict(x)
+    for _ in range(3):  # running values move, weights too
+        model.train_on_batch(x, targets)
+        model.eval()
+        want = model.forward(x.astype(model.dtype))
+        model.train()
+        got = model.predict(x)
+        rtol = 1e-4 if precision == "fp32" else 1e-11
+        np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol)
+        assert np.abs(got - before).max() > 1e-3
+        before = got
 
 
 def test_a_final_softmax_is_left_out_where_probabilities_are_asked_for():

@@ -75,16 +75,19 @@ class Engine(_Chain):
         return nullcontext() if runtime is None else runtime.scope()
 
     def _plan(self) -> Plan:
-        """Return the compiled plan, or one for inference of a network that is not compiled."""
-        if self._compiled is not None:
-            return self._ready().plan
+        """Return the plan for inference; that of training, where weights have 16-bit copies."""
+        compiled = None if self._compiled is None else self._ready()
+        if compiled is not None and compiled.plan.rounded is not None:
+            return compiled.plan
         if self._inference is None or not self._inference.is_current():
-            self._inference = Plan(self, fuse=True, probabilities=self._probabilities)
+            fuse = compiled is None or compiled.plan.fuse
+            self._inference = Plan(
+                self, fuse=fuse, probabilities=self._probabilities, inference=True
+            )
         return self._inference
 
-    def _forward_plan(self, x: Array) -> Array:
-        """Run the plan; the result is a buffer's content, to be copied."""
-        plan = self._plan()
+    def _run_plan(self, plan: Plan, x: Array) -> Array:
+        """Run a plan; the result is a buffer's content, to be copied."""
         if plan.rounded is not None:
             self._input(x)
             plan.refresh()
@@ -151,7 +154,7 @@ class Engine(_Chain):
         target = self._targets(x.shape[1:])(y, len(x))
         if compiled.step is not None:
             return compiled.step.measure(x, target)
-        output = self._forward_plan(self._batch(x))
+        output = self._run_plan(compiled.plan, self._batch(x))
         return Pending(len(x), float(compiled.loss(output, target)[0]), output, target)
 
     def _measure(self, metrics: list[_metrics.Metric], output: Array, target: Any) -> None:

@@ -16,7 +16,7 @@ from stapes import ops
 from stapes.device import Array, array_module
 from stapes.nn.activation import Softmax
 from stapes.nn.chain import _Chain
-from stapes.train.stages import Cast, flat, fused, inner
+from stapes.train.stages import Cast, Folded, flat, fused, inner
 
 SHAPES_KEPT = 8
 """Input shapes whose buffers are kept: the batch, the last short one, other clip lengths."""
@@ -82,6 +82,8 @@ class Plan:
         False: one stage for each layer.
     probabilities : bool
         Leave a final Softmax out: it is merged into the loss, or applied to the result.
+    inference : bool
+        For `forward` with running values alone: BatchNorm2d is folded into the Conv2d before it.
     rounded : dtype, optional
         A 16-bit one, to compute in: inputs are rounded to it, outputs come back in float32, and
         weights have copies in it.
@@ -99,14 +101,15 @@ class Plan:
         *,
         fuse: bool,
         probabilities: bool,
+        inference: bool = False,
         rounded: np.dtype[Any] | None = None,
     ) -> None:
         layers = list(flat(model))
-        self.model = model
+        self.model, self.fuse = model, fuse
         self.layers = list(model._walk())
         if probabilities and layers and type(layers[-1]) is Softmax:
             layers.pop()
-        self.stages = list(fused(layers)) if fuse else layers
+        self.stages = list(fused(layers, inference=inference)) if fuse else layers
         self.rounded = rounded
         self._leaving: Cast | None = None
         if rounded is not None and self.stages:
@@ -148,6 +151,12 @@ class Plan:
         if self.rounded is not None:
             for p in self.model.parameters():
                 p.round_to(self.rounded)
+
+    def refold(self) -> None:
+        """Fold BatchNorm2d anew: weights and running values may have changed."""
+        for stage in self.stages:
+            if isinstance(stage, Folded):
+                stage.stale()
 
     def scale_gradients(self, factor: Array | None) -> None:
         """Let `backward` multiply gradients, before they are rounded, by a float32 (1,) array."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -146,6 +146,51 @@ class RectifiedPooled(Fused):
         return self._put("dx", dx)
 
 
+class Folded(Fused):
+    """Conv2d + BatchNorm2d with its running values, and ReLU and MaxPool2d behind them, to infer.
+
+    ``gamma * rstd * (conv(x) - mean) + beta`` is a convolution with other weights.
+    """
+
+    layer: Conv2d
+
+    def __init__(
+        self, layer: Conv2d, norm: BatchNorm2d, *, rectified: bool, pool: MaxPool2d | None = None
+    ) -> None:
+        super().__init__(layer)
+        self.norm, self.rectified, self.pool = norm, rectified, pool
+        self._folded: tuple[Array, Array] | None = None
+
+    def stale(self) -> None:
+        """Take notice that weights or running values may have changed."""
+        self._folded = None
+
+    def forward(self, x: Array) -> Array:
+        x = self._start(x)
+        if self._folded is None:
+            self._folded = self._fold()
+        w, b = self._folded
+        if self.pool is not None:
+            window = {
+                "stride": self.layer.stride,
+                "padding": self.layer.padding,
+                "pool": self.pool.kernel_size,
+                "precision": self.layer._precision,
+            }
+            y, _ = self._run("y", ops.conv2d_relu_max_pool2d_fwd, x, w, b, **window)
+            return y
+        activation = "relu" if self.rectified else None
+        window = self.layer._window()
+        return self._run("y", ops.conv2d_fwd, x, w, b, **window, activation=activation)
+
+    def _fold(self) -> tuple[Array, Array]:
+        norm, w, b = self.norm, self.layer.weight._data, self.layer._bias_data()
+        scale = norm.weight._data / array_module(w).sqrt(norm.running_var + norm.eps)
+        mean = norm.running_mean if b is None else norm.running_mean - b
+        shift = norm.bias._data - mean * scale
+        return (w * scale[:, None, None, None]).astype(w.dtype), shift.astype(w.dtype)
+
+
 def flat(chain: _Chain) -> Iterator[Layer]:
     """Yield the layers, those of nested Sequentials in their place."""
     for layer in chain.layers:
@@ -162,10 +207,15 @@ def inner(stage: Layer) -> list[Layer]:
     return [stage.layer] if isinstance(stage, Fused) else []
 
 
-def fused(layers: Sequence[Layer]) -> Iterator[Layer]:
+def fused(layers: Sequence[Layer], *, inference: bool = False) -> Iterator[Layer]:
     """Yield stages, each as long a run of layers as there is a kernel for."""
     i = 0
     while i < len(layers):
+        if inference and (folded := _folded(layers[i : i + 4])) is not None:
+            stage, count = folded
+            yield stage
+            i += count
+            continue
         run = layers[i : i + 3]
         rectified = len(run) > 1 and isinstance(run[0], Conv2d | Linear) and type(run[1]) is ReLU
         if rectified and len(run) == 3 and _pools_in_place(run[0], run[2]):
@@ -181,6 +231,18 @@ def fused(layers: Sequence[Layer]) -> Iterator[Layer]:
         else:
             yield run[0]
             i += 1
+
+
+def _folded(run: Sequence[Layer]) -> tuple[Folded, int] | None:
+    """Return a stage for as many of these layers as it can do, from a Conv2d and BatchNorm2d on."""
+    if len(run) < 2 or type(run[0]) is not Conv2d or type(run[1]) is not BatchNorm2d:
+        return None
+    conv, norm = cast(Conv2d, run[0]), cast(BatchNorm2d, run[1])
+    if len(run) == 2 or type(run[2]) is not ReLU:
+        return Folded(conv, norm, rectified=False), 2
+    if len(run) == 4 and _pools_in_place(conv, run[3]):
+        return Folded(conv, norm, rectified=True, pool=run[3]), 4  # type: ignore[arg-type]
+    return Folded(conv, norm, rectified=True), 3
 
 
 def _pools_in_place(conv: Layer, pool: Layer) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -235,15 +236,27 @@ class KerasVerbs(Engine):
         else:
             x = as_inputs(x, "predict")
             batches = (x[i : i + batch_size] for i in range(0, max(len(x), 1), batch_size))
-        found = [self.predict_on_batch(batch) for batch in batches]
+        with self._predicting() as predict:
+            found = [predict(batch) for batch in batches]
         return array_module(found[0]).concatenate(found)
 
     def predict_on_batch(self, x: Any) -> Array:
         """As `predict`, all at once."""
-        x = as_inputs(x, "predict")
+        with self._predicting() as predict:
+            return predict(x)
+
+    @contextmanager
+    def _predicting(self) -> Iterator[Callable[[Any], Array]]:
+        """Give what `predict` does with a batch; weights stay as they are within the block."""
         with self._scope(), self._mode(training=False):
-            y = self._finish(self._forward_plan(self._batch(x)))
-        return self._returned(y, x)
+            plan = self._plan()
+            plan.refold()
+
+            def predict(x: Any) -> Array:
+                x = as_inputs(x, "predict")
+                return self._returned(self._finish(self._run_plan(plan, self._batch(x))), x)
+
+            yield predict
 
     def extract(self, x: Any, layer: int | str) -> Array:
         """Return the activations of a layer for a batch, in inference mode.
