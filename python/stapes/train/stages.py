@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -237,7 +237,7 @@ def _folded(run: Sequence[Layer]) -> tuple[Folded, int] | None:
     """Return a stage for as many of these layers as it can do, from a Conv2d and BatchNorm2d on."""
     if len(run) < 2 or type(run[0]) is not Conv2d or type(run[1]) is not BatchNorm2d:
         return None
-    conv, norm = cast(Conv2d, run[0]), cast(BatchNorm2d, run[1])
+    conv, norm = run[0], run[1]
     if len(run) == 2 or type(run[2]) is not ReLU:
         return Folded(conv, norm, rectified=False), 2
     if len(run) == 4 and _pools_in_place(conv, run[3]):
