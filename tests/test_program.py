@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from copy import deepcopy
 
 import numpy as np
 import pytest
 
 from networks import assert_same_state, images, mixed, seed_like
 from stapes import _core, nn, ops
-from stapes.optim import SGD, Adam, Optimizer
+from stapes.optim import SGD, Adam
+from stapes.train import HostRuntime
 from stapes.train.cpu import CpuRuntime
 
 
@@ -146,8 +148,69 @@ def test_what_others_wrote_is_called(arguments):
     assert_same_state(found[0][1], found[1][1])
 
 
-def test_the_module_of_optimizers_is_known():
-    assert {SGD.__module__, Adam.__module__, Optimizer.__module__} == {"stapes.optim"}
+BUILT_IN = [kind for kind in nn.Layer._types.values() if kind.__module__.startswith("stapes.nn.")]
+SAMPLES = {
+    nn.Conv1d: [nn.Conv1d(None, 4, 3)],
+    nn.Conv2d: [nn.Conv2d(None, 4, 3)],
+    nn.ConvTranspose2d: [nn.ConvTranspose2d(None, 4, 3)],
+    nn.Dropout: [nn.Dropout(0.3)],
+    nn.Linear: [nn.Flatten(), nn.Linear(None, 5)],
+    nn.BatchNorm2d: [nn.BatchNorm2d(None)],
+    nn.AvgPool2d: [nn.AvgPool2d(2)],
+    nn.MaxPool2d: [nn.MaxPool2d(2)],
+    nn.Upsample2d: [nn.Upsample2d(2)],
+    nn.Residual: [nn.Residual(nn.ReLU())],
+    nn.Sequential: [nn.Sequential(nn.ReLU())],
+    **{kind: [kind()] for kind in (nn.Flatten, nn.GlobalAvgPool2d, nn.ReLU, nn.Softmax)},
+    nn.TimePool: [nn.TimePool("mean_max")],
+}
+
+
+@pytest.mark.parametrize("kind", BUILT_IN, ids=lambda kind: kind.__name__)
+def test_every_layer_can_be_recorded(kind):
+    """A new layer needs a sample here: one whose work cannot be recorded would train wrongly."""
+    x, y = images(16)
+    if kind is nn.Conv1d:
+        x = x[:, :, 0]
+    first = nn.Conv1d(None, 3, 3) if kind is nn.Conv1d else nn.Conv2d(None, 3, 3)
+    layers = [first, *SAMPLES[kind]]
+    layers += [] if kind is nn.GlobalAvgPool2d else [nn.Flatten()]
+    found = []
+    for where in ("cpu", HostRuntime()):
+        model = deepcopy(nn.Sequential(*layers, nn.Linear(None, 3), seed=1))
+        model.compile(Adam(0.01), metrics=[], device=where)
+        assert isinstance(model._compiled.runtime, CpuRuntime if where == "cpu" else HostRuntime)
+        losses = [model.train_on_batch(np.roll(x, i, 0), y)["loss"] for i in range(6)]
+        found.append((losses, [model.predict(x[i : i + 4]) for i in range(4)]))
+    assert found[0][0] == found[1][0]
+    assert len(set(found[0][0])) == 6
+    for a, b in zip(found[0][1], found[1][1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_recorded_predictions_see_new_weights_and_inputs():
+    x, y = images(24)
+    model, plain = mixed(), mixed()
+    model.compile("sgd")
+    plain.compile("sgd", device=HostRuntime())
+    for step in range(4):
+        for part in (x[:8], x[8:16], x[:1], x[1:2], x[2:3]):
+            plan = plain._plan()
+            plan.refold()
+            plain.eval()
+            with plan.buffers(part.shape):
+                want = ops.softmax_fwd(plan.forward(part))
+            plain.train()
+            np.testing.assert_array_equal(model.predict_on_batch(part), want)
+        if step == 1:
+            for one in (model, plain):
+                one.load_state_dict({k: v * 2 for k, v in one.state_dict().items()})
+        elif step == 2:
+            for one in (model, plain):
+                one.parameters()[0].replace(one.parameters()[0]._data * -1)
+        else:
+            for one in (model, plain):
+                one.train_on_batch(x, y)
 
 
 @pytest.mark.parametrize("mode", ["mean", "max", "mean_max"])

@@ -13,6 +13,7 @@ from stapes.losses import CrossEntropyLoss, MSELoss
 from stapes.nn.chain import _Chain
 from stapes.nn.linear import _Weighted
 from stapes.train import metrics as _metrics
+from stapes.train.cpu import CpuRuntime, can_record
 from stapes.train.device_step import DeviceStep
 from stapes.train.plan import Plan
 from stapes.train.runtime import Runtime
@@ -118,10 +119,8 @@ def compile_model(
     for layer in plan.layers:
         if isinstance(layer, _Weighted):
             layer._precision = precision if precision in ("fp32_split", "tf32") else "fp32"
-    if runtime is None:
-        from stapes.train.cpu import CpuRuntime, can_record
-
-        runtime = CpuRuntime() if can_record(plan, function, chosen) else None
+    if runtime is None and can_record(*plan.buffered, function, chosen):
+        runtime = CpuRuntime()
     step = None
     if runtime is not None:
         step = DeviceStep(

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import OrderedDict
+from typing import Any
 
-from stapes import _core, nn
-from stapes.losses import CrossEntropyLoss, MSELoss
-from stapes.train import stages
-from stapes.train.plan import Plan
+import numpy as np
+
+from stapes import _core
+from stapes.device import Array
+from stapes.train.plan import SHAPES_KEPT, Plan
 from stapes.train.runtime import HostRuntime, Program
-
-if TYPE_CHECKING:
-    from stapes.optim import Optimizer
-
-# What these do is done by operators and `Layer._run_array` alone, in arrays that stay the same.
-_RECORDED: frozenset[type] = frozenset(
-    {
-        nn.AvgPool2d, nn.BatchNorm2d, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Dropout,
-        nn.Flatten, nn.GlobalAvgPool2d, nn.Linear, nn.MaxPool2d, nn.ReLU, nn.Residual,
-        nn.Sequential, nn.Softmax, nn.TimePool, nn.Upsample2d,
-        stages.Rectified, stages.RectifiedInPlace, stages.RectifiedPooled,
-    }
-)  # fmt: skip
+from stapes.train.watch import Watch
 
 
-def can_record(plan: Plan, loss: Any, optimizer: Optimizer) -> bool:
-    """Tell whether all of a step can be recorded: no layer or loss that somebody else wrote."""
-    return (
-        all(type(stage) in _RECORDED for stage in plan.buffered)
-        and type(loss) in (CrossEntropyLoss, MSELoss)
-        and type(optimizer).__module__ == "stapes.optim"
-    )
+def can_record(*parts: object) -> bool:
+    """Tell whether layers, loss and optimizer are of Stapes.
+
+    Those call nothing but operators and `Layer._run_array`, with arrays and numbers that stay the
+    same from step to step; what others wrote may do anything.
+    """
+    return all(type(part).__module__.partition(".")[0] == "stapes" for part in parts)
 
 
 class CpuRuntime(HostRuntime):
@@ -45,6 +35,56 @@ class CpuRuntime(HostRuntime):
 
     def program(self, function: Program) -> Program:
         return _Recorded(function)
+
+
+class Forward:
+    """A plan's forward pass, recorded for each shape of inputs where that can be done.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of a network on the CPU.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._known = plan, can_record(*plan.buffered)
+        self._shapes: OrderedDict[tuple[Any, ...], _ForwardOf] = OrderedDict()
+        self._watch: Watch | None = None
+
+    def __call__(self, x: Array) -> Array:
+        """Return the output: a buffer's content, to be copied."""
+        if not self._known:
+            with self._plan.buffers(x.shape):
+                return self._plan.forward(x)
+        if self._watch is not None and self._watch.changed():
+            self._shapes.clear()
+            self._watch = None
+        key = (*x.shape, x.dtype)
+        if key not in self._shapes:
+            self._shapes[key] = _ForwardOf(self._plan, x)
+            if len(self._shapes) > SHAPES_KEPT:
+                self._shapes.popitem(last=False)
+        self._shapes.move_to_end(key)
+        output = self._shapes[key](x)
+        if self._watch is None:
+            self._watch = Watch(self._plan.layers)
+        return output
+
+
+class _ForwardOf:
+    def __init__(self, plan: Plan, x: Array) -> None:
+        self._plan, self._x = plan, np.empty_like(x)
+        self._output: Array = None
+        self._program = _Recorded(self._run)
+
+    def __call__(self, x: Array) -> Array:
+        np.copyto(self._x, x)
+        self._program()
+        return self._output
+
+    def _run(self) -> None:
+        with self._plan.buffers(self._x.shape):
+            self._output = self._plan.forward(self._x)
 
 
 class _Recorded:

@@ -16,6 +16,7 @@ from stapes.nn.layer import Layer, Shape
 from stapes.train import metrics as _metrics
 from stapes.train.batches import Source, Targets, as_source, check_alike, unaugmented
 from stapes.train.compiled import Compiled
+from stapes.train.cpu import Forward
 from stapes.train.errors import DivergedError, first_not_finite
 from stapes.train.pending import Pending
 from stapes.train.plan import Plan
@@ -33,6 +34,7 @@ class Engine(_Chain):
     clip_seconds: float | None = None
     _compiled: Compiled | None = None
     _inference: Plan | None = None
+    _forward: Forward
     _inference_runtime: Runtime | None = None
     _probabilities: bool = False  # outputs are logits until predict
 
@@ -84,10 +86,13 @@ class Engine(_Chain):
             self._inference = Plan(
                 self, fuse=fuse, probabilities=self._probabilities, inference=True
             )
+            self._forward = Forward(self._inference)
         return self._inference
 
     def _run_plan(self, plan: Plan, x: Array) -> Array:
         """Run a plan; the result is a buffer's content, to be copied."""
+        if plan is self._inference and self.device == "cpu":
+            return self._forward(x)
         if plan.rounded is not None:
             self._input(x)
             plan.refresh()

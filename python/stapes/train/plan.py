@@ -155,8 +155,8 @@ class Plan:
     def refold(self) -> None:
         """Fold BatchNorm2d anew: weights and running values may have changed."""
         for stage in self.stages:
-            if isinstance(stage, Folded):
-                stage.stale()
+            if isinstance(stage, Folded) and stage.layer._built and stage.norm._built:
+                stage.fold()
 
     def scale_gradients(self, factor: Array | None) -> None:
         """Let `backward` multiply gradients, before they are rounded, by a float32 (1,) array."""

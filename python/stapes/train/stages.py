@@ -161,15 +161,9 @@ class Folded(Fused):
         self.norm, self.rectified, self.pool = norm, rectified, pool
         self._folded: tuple[Array, Array] | None = None
 
-    def stale(self) -> None:
-        """Take notice that weights or running values may have changed."""
-        self._folded = None
-
     def forward(self, x: Array) -> Array:
         x = self._start(x)
-        if self._folded is None:
-            self._folded = self._fold()
-        w, b = self._folded
+        w, b = self.fold() if self._folded is None else self._folded
         if self.pool is not None:
             window = {
                 "stride": self.layer.stride,
@@ -183,12 +177,18 @@ class Folded(Fused):
         window = self.layer._window()
         return self._run("y", ops.conv2d_fwd, x, w, b, **window, activation=activation)
 
-    def _fold(self) -> tuple[Array, Array]:
+    def fold(self) -> tuple[Array, Array]:
+        """Compute the weights and bias anew, in the same arrays if these still fit."""
         norm, w, b = self.norm, self.layer.weight._data, self.layer._bias_data()
-        scale = norm.weight._data / array_module(w).sqrt(norm.running_var + norm.eps)
+        module = array_module(w)
+        scale = norm.weight._data / module.sqrt(norm.running_var + norm.eps)
         mean = norm.running_mean if b is None else norm.running_mean - b
-        shift = norm.bias._data - mean * scale
-        return (w * scale[:, None, None, None]).astype(w.dtype), shift.astype(w.dtype)
+        folded = self._folded
+        if folded is None or type(folded[0]) is not type(w) or folded[0].dtype != w.dtype:
+            folded = self._folded = module.empty_like(w), module.empty(w.shape[:1], w.dtype)
+        module.multiply(w, scale[:, None, None, None], out=folded[0])
+        module.subtract(norm.bias._data, mean * scale, out=folded[1])
+        return folded
 
 
 def flat(chain: _Chain) -> Iterator[Layer]:

@@ -26,7 +26,9 @@ class Watch:
     ``p``, a weight decay) ask for new programs.
     """
 
-    def __init__(self, layers: Iterable[Layer], optimizer: Optimizer, loss: Any) -> None:
+    def __init__(
+        self, layers: Iterable[Layer], optimizer: Optimizer | None = None, loss: Any = None
+    ) -> None:
         self._layers, self._optimizer, self._loss = list(layers), optimizer, loss
         owners = [*self._layers, optimizer, loss]
         self._settings = [
@@ -45,7 +47,9 @@ class Watch:
         return not same or self._values_now() != self._values
 
     def _arrays_now(self) -> list[Any]:
-        arrays = [getattr(self._loss, "weight", None), *self._optimizer._arrays()]
+        arrays = [getattr(self._loss, "weight", None)]
+        if self._optimizer is not None:
+            arrays += self._optimizer._arrays()
         for layer in self._layers:
             for p in layer._parameters.values():
                 arrays += (p._data, p.grad, p.rounded)
