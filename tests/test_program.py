@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import threading
 import weakref
 from copy import deepcopy
@@ -186,6 +187,22 @@ def test_every_layer_can_be_recorded(kind):
     assert len(set(found[0][0])) == 6
     for a, b in zip(found[0][1], found[1][1], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("copied", [deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_recorded_network_can_be_copied(copied):
+    x, y = images(16)
+    model = mixed()
+    model.compile("adam")
+    for _ in range(3):
+        model.train_on_batch(x, y)
+        model.predict(x)
+    other = copied(model)
+    for _ in range(3):
+        assert other.train_on_batch(x, y) == model.train_on_batch(x, y)
+        np.testing.assert_array_equal(other.predict(x), model.predict(x))
+    model.train_on_batch(x, y)
+    assert np.abs(other.predict(x) - model.predict(x)).max() > 0
 
 
 def test_recorded_predictions_see_new_weights_and_inputs():

@@ -51,6 +51,10 @@ class Forward:
         self._shapes: OrderedDict[tuple[Any, ...], _ForwardOf] = OrderedDict()
         self._watch: Watch | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a copy record anew."""
+        return Forward, (self._plan,)
+
     def __call__(self, x: Array) -> Array:
         """Return the output: a buffer's content, to be copied."""
         if not self._known:

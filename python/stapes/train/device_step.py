@@ -76,6 +76,15 @@ class DeviceStep:
         self._watch: Watch | None = None
         self._parameters: list[Parameter] = []
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a copy make its own programs."""
+        made = partial(DeviceStep, outputs=self.outputs, scaled=self.scale is not None)
+        arguments = self.plan, self.loss, self.optimizer, self.runtime, self.dtype
+        return made, arguments, self.state_dict()
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.load_state_dict(state)
+
     def launch(self, x: Array, target: Array, where: str) -> Launched:
         """Start a step.
 
