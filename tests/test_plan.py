@@ -8,6 +8,7 @@ import stapes
 from networks import dense, images, mixed, seed_like
 from stapes import nn
 from stapes.optim import SGD
+from stapes.train.memory import step_memory
 from stapes.train.plan import Plan
 
 
@@ -284,3 +285,29 @@ def test_empty_and_single_batches():
     model.train_on_batch(x, y)
     assert model.predict(x[:0]).shape == (0, 2)
     assert model.predict_on_batch(x[:1]).shape == (1, 2)
+
+
+@pytest.mark.parametrize("make", [seed_like, mixed])
+def test_summary_tells_the_memory_of_a_step(make, capsys):
+    x, y = images(20)
+    model = make()
+    model.build(x.shape[1:])
+    assert "training step" not in model.summary()
+    model.compile("adam", metrics=[])
+    before = {k: v.copy() for k, v in model.state_dict().items()}
+    told = model.summary(batch_size=20)
+    assert capsys.readouterr().out.endswith(told + "\n")
+    assert all(np.array_equal(v, before[k]) for k, v in model.state_dict().items())
+
+    needs = step_memory(model, x.shape[1:], 20)
+    for _ in range(2):
+        model.train_on_batch(x, y)
+    (buffers,) = model._compiled.plan._kept.values()
+    arrays = []
+    for value in (value for slots in buffers.slots for value in slots.values()):
+        arrays += value if isinstance(value, tuple) else (value,)
+    owners = [a if a.base is None else a.base for a in arrays if a is not None]
+    assert needs.buffers == x.nbytes + sum({id(a): a.nbytes for a in owners}.values())
+    trained = sum(p.data.nbytes for p in model.parameters())
+    assert needs.weights == 4 * trained + sum(b.nbytes for b in model.buffers().values())
+    assert f"a training step of 20 samples: {needs.total / 2**20:,.1f} MiB (" in told

@@ -50,13 +50,17 @@ class Sequential(KerasVerbs):
     ['0.weight', '0.bias', '3.weight', '3.bias']
     """
 
-    def summary(self, input_shape: Shape | None = None) -> str:
+    def summary(self, input_shape: Shape | None = None, *, batch_size: int = 32) -> str:
         """Print, and return, a table: layer, output shape, parameters, MFLOP a sample.
+
+        Of a network compiled for the CPU it also tells what a training step needs of memory.
 
         Parameters
         ----------
         input_shape : tuple of int, optional
             A sample's shape; that of the last `build` or `forward` by default.
+        batch_size : int
+            Of the step.
 
         Raises
         ------
@@ -68,6 +72,15 @@ class Sequential(KerasVerbs):
             raise RuntimeError("summary: the input's shape is not known: pass it, or build first")
         self.build(shape)
         text = summary_text(self, self.shapes(shape))
+        if self._compiled is not None and self.device == "cpu":
+            from stapes.train.memory import step_memory
+
+            needs = step_memory(self, shape, batch_size)
+            text += (
+                f"\na training step of {batch_size} samples: {needs.total / 2**20:,.1f} MiB"
+                f" ({needs.weights / 2**20:,.1f} weights, gradients and optimizer,"
+                f" {needs.buffers / 2**20:,.1f} buffers)"
+            )
         print(text)
         return text
 

@@ -119,6 +119,10 @@ class Plan:
         self._kept: OrderedDict[tuple[int, ...], Buffers] = OrderedDict()
         self._current: Buffers | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the buffers behind: a copy makes its own."""
+        return {**vars(self), "_kept": OrderedDict(), "_current": None}
+
     def is_current(self) -> bool:
         """Tell whether the network still has the layers that were planned for."""
         now = list(self.model._walk())

@@ -187,13 +187,14 @@ class KerasVerbs(Engine):
         RuntimeError, ValueError, TypeError, DivergedError
             As `fit`.
         """
-        compiled = self._ready()
         x = as_inputs(x, "train_on_batch")
         if not len(x):
             raise ValueError("train_on_batch: there are no samples")
         with self._mode(training=True):
             pending = self._step(x, y, "train_on_batch")
             pending.wait()
+        compiled = self._compiled
+        assert compiled is not None, "_step begins by _ready"
         made = compiled.new_metrics()
         self._measure(made, pending.output, pending.target)
         return {"loss": pending.loss, **_metrics.results(made)}
