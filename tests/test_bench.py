@@ -8,7 +8,18 @@ import pytest
 
 from command_line import complaint
 from command_line import stapes as command
-from stapes.bench import compare, features, kernels, networks, peers, report, shapes, steps, suite
+from stapes.bench import (
+    compare,
+    features,
+    kernels,
+    networks,
+    peers,
+    report,
+    scaling,
+    shapes,
+    steps,
+    suite,
+)
 from stapes.bench import timing as bench_timing
 from stapes.bench.machine import Machine, host
 from stapes.bench.timing import Median, Run, interleave, summarize
@@ -263,6 +274,7 @@ def test_ops_from_the_command_line(tmp_path):
         (["ops", "--peer", "jax"], "--peer: 'jax' is none of torch"),
         (["step", "--network", "alexnet"], "--network: 'alexnet' is none of seed_64x64x3"),
         (["step", "--peer", "stapes"], "--peer: 'stapes' is none of torch"),
+        (["scaling", "--network", "vgg"], "--network: 'vgg' is none of seed_64x64x3"),
         (["features", "--peer", "essentia"], "--peer: 'essentia' is none of librosa"),
     ],
 )
@@ -332,3 +344,45 @@ def stapes_lacks(name):
     from importlib.util import find_spec
 
     return find_spec(name) is None
+
+
+# How time grows.
+
+
+def test_scaling_settings():
+    reference, *others = scaling.settings("seed_64x64x1", 32, 3)
+    assert (reference.batch, reference.network.input_shape, reference.size) == (32, (64, 64, 1), 1)
+    found = {(s.axis, s.label): s for s in others}
+    assert len(found) == len(others)
+    assert found["batch", "8"].size == 0.25
+    assert found["input", "128 x 64"].size == 2
+    assert found["input", "32 x 32"].network.input_shape == (32, 32, 1)
+    assert [s.threads for s in others if s.axis == "threads"] == [2, 3]
+    with pytest.raises(ValueError, match="seed_64x64x3"):
+        next(scaling.settings("no_such_network", 32, 1))
+
+
+def test_linear_is_1(monkeypatch):
+    """Steps that take as long as their settings say."""
+    chosen = list(scaling.settings("seed_64x64x1", 32, 2))
+
+    def interleaved(functions, seconds):
+        sizes = [1 / s.size if s.axis == "threads" else s.size for s in chosen]
+        times = {name: Median(t, 0.0) for name, t in zip(functions, sizes, strict=True)}
+        ratios = {name: time for name, time in times.items() if name != "stapes"}
+        return Run(times, ratios, 1.0, 0.0)
+
+    monkeypatch.setattr(scaling, "interleave", interleaved)
+    monkeypatch.setattr(scaling, "_step", lambda setting: None)
+    points, _ = scaling.measure(chosen, 0)
+    assert [p.linear for p in points] == pytest.approx([1.0] * len(chosen))
+    assert {p.seconds for p in points} > {1.0, 0.5, 4.0}
+
+
+def test_scaling_from_the_command_line(tmp_path):
+    work = ["--network", "seed_64x64x1", "--batch", "2", "--seconds", "0", "--json"]
+    done = command(tmp_path, "bench", "scaling", *work)
+    assert done.returncode == 0, done.stderr
+    points = json.loads(done.stdout)
+    assert [p["axis"] for p in points].count("batch") == len(scaling.BATCHES)
+    assert all(p["seconds"] > 0 and p["linear"] > 0 for p in points)

@@ -25,6 +25,7 @@ _ABOUT = """Measure kernels, training steps and features beside the machine's li
     stapes bench ops --op conv2d --shape conv2          one operator, one shape
     stapes bench ops --shape 8x40x101x1,64x3x3x1        a shape of your own: x, w, options
     stapes bench step --batch 32                        whole networks, each program a process
+    stapes bench scaling --network seed_64x64x1         how time grows with batch, area, threads
     stapes bench ops --json old.json                    ... and after a change, with new.json:
     stapes bench compare old.json new.json              ends with 3 where something is slower
 
@@ -148,6 +149,49 @@ def step(
                 yield from steps.measure(name, size, threads, programs, seconds, machine, say)
 
         _measure(machine, rows(), 2 * len(work), json, csv, plot)
+
+
+@bench.command()
+def scaling(
+    network: Annotated[str, typer.Option(help="A network's name.")] = "seed_64x64x3",
+    batch: Annotated[int, typer.Option(min=1, help="Batch size of the reference.")] = 32,
+    threads: Annotated[int, typer.Option(min=1, help="Threads up to which to go.")] = 2,
+    seconds: Seconds = 10,
+    json: Json = False,
+) -> None:
+    """Measure how a training step's time grows with batch, input area and threads."""
+    with reported():
+        from stapes.bench import report
+        from stapes.bench import scaling as grown
+        from stapes.bench.allocator import restart
+        from stapes.cli._output import print_json, print_table
+
+        chosen = list(grown.settings(network, batch, threads))
+        restart(threads)
+        machine = _host(1, "float32")
+        say(f"Timing {len(chosen)} kinds of step in turn ...")
+        points, run = grown.measure(chosen, seconds)
+        if json:
+            shown = ("axis", "label", "size", "batch", "threads")
+            print_json(
+                [
+                    {**{name: getattr(p.setting, name) for name in shown}, "seconds": p.seconds}
+                    | {"spread": p.spread, "time": p.time, "linear": p.linear}
+                    for p in points
+                ]
+            )
+            return
+        rows = [
+            [
+                *(p.setting.axis, p.setting.label, f"{p.seconds * 1e3:.3f} ± {p.spread:.0%}"),
+                *(f"{p.time:.3f}", f"{p.linear:.2f}"),
+            ]
+            for p in points
+        ]
+        title = f"{network}, batch {batch}, {report.heading(machine)}"
+        print_table(title, ["", "", "ms", "of the reference", "of linear"], rows)
+        if run.disturbed:
+            say("The machine did something else meanwhile: the figures are not to be relied on.")
 
 
 @bench.command()
