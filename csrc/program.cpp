@@ -48,7 +48,7 @@ void Program::add(const AnyFunction& function, const Arguments& args, const Name
 py::capsule record(const Function& function) {
   auto program = std::make_unique<Program>(function);
   py::capsule capsule(program.get(), kCapsule, [](void* p) { delete static_cast<Program*>(p); });
-  program.release();
+  static_cast<void>(program.release());  // the capsule's now
   return capsule;
 }
 

@@ -30,6 +30,7 @@ class Lent {
   std::vector<const void*> tracked_;
 #else
   void add(const Tensor& /*t*/, bool /*writable*/) {}
+  ~Lent() = default;
 #endif
 };
 
