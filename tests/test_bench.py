@@ -291,6 +291,9 @@ def test_step_from_the_command_line(tmp_path):
     training, inference = report.load(tmp_path / "r.json").rows
     assert set(training.times) == set(inference.times) == {"stapes", "torch"}
     assert training.facts["loss curves differ by"]["torch"] < 1e-3
+    exact = training.facts["loss curves differ from float64 by"]
+    assert exact.keys() == {"stapes", "torch"}
+    assert 0 < max(exact.values()) < 1e-3
     assert all(0.1 < share < 0.25 for share in training.facts["density of the pooled gradient"])
     memory = training.facts["peak memory, MiB"]
     assert 10 < memory["stapes"] < memory["torch"]

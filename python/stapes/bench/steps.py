@@ -18,7 +18,7 @@ from stapes.bench.machine import Machine
 from stapes.bench.networks import NETWORKS
 from stapes.bench.report import Row
 from stapes.bench.timing import OURS, Run, calmest, fma_peak, rotated, summarize
-from stapes.bench.worker import PROGRAMS
+from stapes.bench.worker import EXACT, PROGRAMS
 
 _LOSSES = 50
 _TURN = 0.25
@@ -51,7 +51,7 @@ class Worker:
         command = [sys.executable, "-m", "stapes.bench.worker", json.dumps(asdict(self.job))]
         self._process = subprocess.Popen(
             command,
-            env=environment(self.job.threads, allocator=self.job.program != OURS),
+            env=environment(self.job.threads, allocator=self.job.program not in (OURS, EXACT)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -135,11 +135,14 @@ def measure(
         run = _in_turn(workers, "train", seconds)
         memory = {name: w.ask("memory") for name, w in workers.items()}
         known = workers[OURS].ask("facts")
-        facts = {
-            "peak memory, MiB": memory,
-            **({} if known["random"] else {"loss curves differ by": _differences(curves)}),
-            "density of the pooled gradient": known["density"],
-        }
+        facts: dict[str, Any] = {"peak memory, MiB": memory}
+        if len(names) > 1 and not known["random"]:
+            told(f"{network}, batch {batch}: {_LOSSES} steps in float64")
+            with Worker(Job(EXACT, network, batch, threads)) as exact:
+                curves[EXACT] = exact.ask("losses", _LOSSES)
+            facts["loss curves differ by"] = _differences(curves, OURS)
+            facts["loss curves differ from float64 by"] = _differences(curves, EXACT)
+        facts["density of the pooled gradient"] = known["density"]
         flops = [batch * f for f in known["flops"]]
         yield _row(Job("training step", network, batch, threads), flops[0], run, facts)
         told(f"{network}, batch {batch}: inferring in turn")
@@ -176,13 +179,13 @@ def _in_turn(workers: dict[str, Worker], do: str, seconds: float) -> Run:
     return calmest(runs)
 
 
-def _differences(curves: dict[str, list[float]]) -> dict[str, float]:
-    """Return how far each peer's losses lie from ours, at most, as a share of the first."""
-    ours = curves[OURS]
+def _differences(curves: dict[str, list[float]], of: str) -> dict[str, float]:
+    """Return how far losses lie from those of one program, at most, as a share of its first."""
+    one = curves[of]
     return {
-        name: max(abs(a - b) / ours[0] for a, b in zip(curve, ours, strict=True))
+        name: max(abs(a - b) / one[0] for a, b in zip(curve, one, strict=True))
         for name, curve in curves.items()
-        if name != OURS
+        if name not in (of, EXACT)
     }
 
 

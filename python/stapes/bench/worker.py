@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 import stapes
 from stapes import optim
 from stapes.bench.networks import CLASSES, NETWORKS, Network, training_flops
-from stapes.bench.timing import interruptions
+from stapes.bench.timing import OURS, interruptions
 
 PROGRAMS = {
-    "stapes": "Stapes",
+    OURS: "Stapes",
     "torch": "PyTorch, channels_last",
     "torch-nchw": "PyTorch, NCHW",
     "torch-compile": "PyTorch, channels_last, torch.compile",
@@ -45,12 +45,18 @@ class Contestant(Protocol):
         """Compute the logits of the batch."""
 
 
+EXACT = "stapes-fp64"
+"""Stapes in float64: what the losses of all programs are held against."""
+
+
 class Ours:
     """In Stapes."""
 
-    def __init__(self, network: Network, x: NDArray[Any], y: NDArray[Any]) -> None:
+    def __init__(
+        self, network: Network, x: NDArray[Any], y: NDArray[Any], precision: str = "fp32"
+    ) -> None:
         self.net, self.x, self.y = network.build(), x, y
-        self.net.compile(optim.Adam(lr=1e-3), metrics=[])
+        self.net.compile(optim.Adam(lr=1e-3), metrics=[], precision=precision)
 
     def train(self) -> Any:
         """Do one step."""
@@ -107,9 +113,9 @@ def contestant(job: dict[str, Any]) -> Contestant:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((job["batch"], *network.input_shape), dtype=np.float32)
     y = rng.integers(0, CLASSES, job["batch"])
-    if job["program"] == "stapes":
+    if job["program"] in (OURS, EXACT):
         stapes.set_num_threads(job["threads"])
-        return Ours(network, x, y)
+        return Ours(network, x, y, "fp64" if job["program"] == EXACT else "fp32")
     return Theirs(network, x, y, job["program"], job["threads"])
 
 
