@@ -105,6 +105,7 @@ def conv_calls(normal, exact, big):
         "one_band": ((1, 8, 8, 32), (40, 3, 3, 32), {"padding": 1}),
         "first": ((n, 2 * size, size, 1), (16, 3, 3, 1), {"padding": 1}),
         "1x1": ((n, size, size, 16), (32, 1, 1, 16), {}),
+        "1x1_few": ((1, 16, 16, 32), (40, 1, 1, 32), {}),
         "stride2": ((n, size + 1, size, 8), (17, 3, 3, 8), {"stride": 2, "padding": "same"}),
         "grouped": ((n, size, size, 16), (16, 3, 3, 4), {"padding": 1, "groups": 4}),
         "depthwise": ((n, size, size, 32), (32, 3, 3, 1), {"padding": 1, "groups": 32}),

@@ -69,17 +69,11 @@ template <class T>
 void fwd_winograd(const Conv2dReluMaxPool2dFwdArgs& a, const PoolGrid& pool) {
   const auto winograd =
       Winograd<T>::forward(static_cast<const T*>(a.x), static_cast<const T*>(a.w), covered(a.shape, pool));
-  const int threads = num_threads();
-  const Workspace scratch = workspace_of<T>(threads * winograd.scratch_elements());
-  parallel_for(winograd.bands().count(), threads, [&](Index task, int thread) {
-    const Band band = winograd.bands()[task];
-    winograd.run(band, scratch.as<T>() + thread * winograd.scratch_elements(),
-                 [&](const Band& of, Index i, Index j, Index k, const TileOutputs<T>& tile, Index count) {
-                   const Index window = (of.n * pool.rows() + of.p / 2 + i) * pool.cols() + of.q / 2 + j;
-                   const T* b = a.b == nullptr ? nullptr : static_cast<const T*>(a.b) + k;
-                   pool_tile(with_bias(tile, b, count), count, static_cast<T*>(a.y) + window * pool.K + k,
-                             a.argmax + window * pool.K + k);
-                 });
+  winograd.run([&](const Band& of, Index i, Index j, Index k, const TileOutputs<T>& tile, Index count) {
+    const Index window = (of.n * pool.rows() + of.p / 2 + i) * pool.cols() + of.q / 2 + j;
+    const T* b = a.b == nullptr ? nullptr : static_cast<const T*>(a.b) + k;
+    pool_tile(with_bias(tile, b, count), count, static_cast<T*>(a.y) + window * pool.K + k,
+              a.argmax + window * pool.K + k);
   });
 }
 

@@ -88,8 +88,9 @@ class Depthwise {
 
  private:
   static constexpr int kMostTaps = 3, kOutputs = 4;  // with the pixels of their taps, what the registers hold
+  static constexpr Index kMostPieces = 64;
 
-  Index pieces() const { return clamp(g_.N * g_.P, 1, 2 * 16); }
+  Index pieces() const { return clamp(g_.N * g_.P, 1, kMostPieces); }
 
   // f.operator()<kS, kStride, M>(outputs) for all outputs of row p, in order: M of them with kS taps in a row.
   template <class F>

@@ -43,6 +43,15 @@ struct OuterProducts {
 
   Index C, x_row, y_row, sums_row;
 
+  // Into how many shares K is cut so that all threads have work, and the i-th of them: whole tiles.
+  static Index splits(Index threads, Index chunks, Index K) {
+    return threads > chunks ? least(ceil_div(threads, chunks), ceil_div(K, kRows)) : 1;
+  }
+  static Range share(Index K, Index splits, Index i) {
+    const Range tiles = part(ceil_div(K, kRows), splits, i);
+    return {tiles.begin * kRows, least(tiles.end * kRows, K)};
+  }
+
   // For k in `ks`; how k are shared out does not change their sums. between() is called before each tile.
   template <class F>
   void add(const T* x, const T* y, Index count, Range ks, T* sums, const F& between) const {

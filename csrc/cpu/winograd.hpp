@@ -55,49 +55,58 @@ class Winograd {
     return {x, forward_grid(s), s.K, {w, 9 * s.C, 1, s.C}};
   }
 
-  const Bands& bands() const { return bands_; }
-  // The patch, and the transforms of a block of tiles before and after the products.
-  Index scratch_elements() const { return patch_elements() + kPlaces * tiles_ * (grid_.C + blocks_.padded()); }
-
   // y (N,P,Q,K) = relu(outputs + b), relu and b where asked for.
   void write(const T* b, bool relu, T* y) const {
     if (grid_.N == 0 || grid_.P == 0 || grid_.Q == 0) return;
-    const int threads = num_threads();
-    const Workspace scratch = workspace_of<T>(threads * scratch_elements());
-    parallel_for(bands_.count(), threads, [&](Index task, int thread) {
-      run(bands_[task], scratch.template as<T>() + thread * scratch_elements(),
-          [&](const Band& band, Index i, Index j, Index k, const TileOutputs<T>& tile, Index count) {
-            T* to = y + ((band.n * grid_.P + band.p + 2 * i) * grid_.Q + band.q + 2 * j) * K_ + k;
-            write_tile(with_bias(tile, b == nullptr ? b : b + k, count), relu, to, least(2, band.rows - 2 * i),
-                       least(2, band.cols - 2 * j), count);
-          });
+    run([&](const Band& band, Index i, Index j, Index k, const TileOutputs<T>& tile, Index count) {
+      T* to = y + ((band.n * grid_.P + band.p + 2 * i) * grid_.Q + band.q + 2 * j) * K_ + k;
+      write_tile(with_bias(tile, b == nullptr ? b : b + k, count), relu, to, least(2, band.rows - 2 * i),
+                 least(2, band.cols - 2 * j), count);
     });
   }
 
-  // epilogue(band, i, j, k, outputs, count): those of tile (i, j) of the band, for the `count` k from the k-th on.
+  // epilogue(band, i, j, k, outputs, count): those of tile (i, j) of each band, for the `count` k from the k-th on. Where
+  // there are fewer bands than threads, these share a band's k, which changes no sum.
   template <class F>
-  void run(const Band& band, T* scratch, const F& epilogue) const {
+  void run(const F& epilogue) const {
+    const int threads = num_threads();
+    const Index bands = bands_.count();
+    const Index splits = bands < threads ? least(ceil_div(threads, bands), blocks_.count) : 1;
+    const Workspace scratch = workspace_of<T>(threads * scratch_elements());
+    parallel_for(bands * splits, threads, [&](Index task, int thread) {
+      run_band(bands_[task / splits], part(blocks_.count, splits, task % splits),
+               scratch.template as<T>() + thread * scratch_elements(), epilogue);
+    });
+  }
+
+ private:
+  // The patch, and the transforms of a block of tiles before and after the products.
+  Index scratch_elements() const { return patch_elements() + kPlaces * tiles_ * (grid_.C + blocks_.padded()); }
+
+  template <class F>
+  void run_band(const Band& band, Range blocks, T* scratch, const F& epilogue) const {
     const T* patch = bands_.gather(x_, band, scratch);
     T* before = scratch + patch_elements();
     T* after = before + kPlaces * tiles_ * grid_.C;
     const Index across = ceil_div(band.cols, 2), count = ceil_div(band.rows, 2) * across;
+    const Index k_begin = blocks_.block(blocks.begin).begin * kLanes<T>,
+                k_end = least(blocks_.block(blocks.end - 1).end * kLanes<T>, K_);
     for (Index first = 0; first < count; first += tiles_) {
       const Index n = least(tiles_, count - first);
       for (Index t = 0; t < n; ++t) {
         const Index i = (first + t) / across, j = (first + t) % across;
         transform_tile(patch + 2 * i * bands_.output_row() + 2 * j * bands_.output_pixel(), before + t * grid_.C);
       }
-      multiply(before, n, after);
+      multiply(before, n, blocks, after);
       for (Index t = 0; t < n; ++t) {
         const Index i = (first + t) / across, j = (first + t) % across;
-        for (Index k = 0; k < K_; k += kLanes<T>) {
+        for (Index k = k_begin; k < k_end; k += kLanes<T>) {
           epilogue(band, i, j, k, outputs(after + t * blocks_.padded() + k), least(kLanes<T>, K_ - k));
         }
       }
     }
   }
 
- private:
   static constexpr Index kRows = kTileRows<Blocks<T>::kMost>, kMostTiles = 48;
   static constexpr Index kBlock = 48 * 1024;  // elements: of what lies before and after the products, in L2
   static constexpr Index kPatch = 12 * 1024;  // elements
@@ -170,11 +179,11 @@ class Winograd {
   }
 
   // after[place][t][k] = sum over c of before[place][t][c] * U[place][c][k]
-  void multiply(const T* before, Index n, T* after) const {
+  void multiply(const T* before, Index n, Range blocks, T* after) const {
     const Index C = grid_.C, padded = blocks_.padded();
     const Segment all{0, C};
     for (Index e = 0; e < kPlaces; ++e)
-      for (Index b = 0; b < blocks_.count; ++b) {
+      for (Index b = blocks.begin; b < blocks.end; ++b) {
         const Range block = blocks_.block(b);
         const Index k0 = block.begin * kLanes<T>;
         const T* panel = packed_.template as<T>() + (e * padded + k0) * C;

@@ -30,20 +30,18 @@ class WinogradWgrad {
   void run(T* dw) const {
     const Index chunks = clamp(kMostSums / sums_elements(), 1, least(bands_.count(), kTasksWanted));
     const int threads = num_threads();
-    const Index splits = threads > chunks ? least(ceil_div(threads, chunks), ceil_div(K_, kRows)) : 1;
+    const Index splits = products_.splits(threads, chunks, K_);
     const Workspace sums = workspace_of<T>(chunks * sums_elements()),
                     scratch = workspace_of<T>(threads * scratch_elements());
     parallel_for(chunks * splits, threads, [&](Index task, int thread) {
       const Index chunk = task / splits;
-      const Range tiles = part(ceil_div(K_, kRows), splits, task % splits);
-      add_chunk(part(bands_.count(), chunks, chunk), {tiles.begin * kRows, least(tiles.end * kRows, K_)},
+      add_chunk(part(bands_.count(), chunks, chunk), products_.share(K_, splits, task % splits),
                 scratch.as<T>() + thread * scratch_elements(), sums.as<T>() + chunk * sums_elements());
     });
     parallel_for(K_, threads, [&](Index k) { finish(sums.as<T>() + k * grid_.C, chunks, dw + k * 9 * grid_.C); });
   }
 
  private:
-  static constexpr Index kRows = OuterProducts<T>::kRows;
   static constexpr Index kTiles = 48;          // transformed at a time
   static constexpr Index kPatch = 12 * 1024;   // elements
   static constexpr Index kMostSums = 1 << 19;  // elements, of all chunks
