@@ -102,7 +102,7 @@ def conv_calls(normal, exact, big):
     kinds = {
         "": ((n, size, size, 16), (24, 3, 3, 16), {"padding": 1}),
         "one_image": ((1, 2 * size, size, 16), (24, 3, 3, 16), {"padding": 1}),
-        "one_band": ((1, 8, 8, 32), (40, 3, 3, 32), {"padding": 1}),
+        "one_band": ((1, 18, 17, 32), (48, 3, 3, 32), {"padding": 1}),
         "first": ((n, 2 * size, size, 1), (16, 3, 3, 1), {"padding": 1}),
         "1x1": ((n, size, size, 16), (32, 1, 1, 16), {}),
         "1x1_few": ((1, 16, 16, 32), (40, 1, 1, 32), {}),

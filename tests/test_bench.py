@@ -386,6 +386,9 @@ def test_scaling_from_the_command_line(tmp_path):
     work = ["--network", "seed_64x64x1", "--batch", "2", "--seconds", "0", "--json"]
     done = command(tmp_path, "bench", "scaling", *work)
     assert done.returncode == 0, done.stderr
-    points = json.loads(done.stdout)
+    told = json.loads(done.stdout)
+    points = told["points"]
+    assert told["network"] == "seed_64x64x1"
+    assert told["disturbed"] in (True, False)
     assert [p["axis"] for p in points].count("batch") == len(scaling.BATCHES)
     assert all(p["seconds"] > 0 and p["linear"] > 0 for p in points)

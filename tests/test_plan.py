@@ -299,7 +299,7 @@ def test_summary_tells_the_memory_of_a_step(make, capsys):
     assert capsys.readouterr().out.endswith(told + "\n")
     assert all(np.array_equal(v, before[k]) for k, v in model.state_dict().items())
 
-    needs = step_memory(model, x.shape[1:], 20)
+    needs = step_memory(model, model._compiled, x.shape[1:], 20)
     for _ in range(2):
         model.train_on_batch(x, y)
     (buffers,) = model._compiled.plan._kept.values()
@@ -311,3 +311,7 @@ def test_summary_tells_the_memory_of_a_step(make, capsys):
     trained = sum(p.data.nbytes for p in model.parameters())
     assert needs.weights == 4 * trained + sum(b.nbytes for b in model.buffers().values())
     assert f"a training step of 20 samples: {needs.total / 2**20:,.1f} MiB (" in told
+    with pytest.raises(ValueError, match="batch_size"):
+        model.summary(batch_size=0)
+    model.layers.append(nn.Softmax())
+    assert "training step" not in model.summary()

@@ -16,6 +16,7 @@ from stapes import _core, nn, ops
 from stapes.optim import SGD, Adam
 from stapes.train import HostRuntime
 from stapes.train.cpu import CpuRuntime
+from stapes.train.plan import SHAPES_KEPT
 
 
 def test_a_replay_does_the_calls_again():
@@ -203,6 +204,91 @@ def test_a_recorded_network_can_be_copied(copied):
         np.testing.assert_array_equal(other.predict(x), model.predict(x))
     model.train_on_batch(x, y)
     assert np.abs(other.predict(x) - model.predict(x)).max() > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bool", "int32", "int64", "uint8"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "ids"])
+def test_every_step_sees_its_own_targets(loss, dtype, precision):
+    x, _ = images(4)
+    ids = np.arange(5) % 3
+    found = []
+    for where in ("cpu", HostRuntime()):
+        model = seed_like()
+        kind = "cross_entropy" if loss == "ids" else loss
+        model.compile(SGD(0.01), kind, metrics=[], device=where, precision=precision)
+        losses = []
+        for i in ids:
+            y = np.full(4, i) if loss == "ids" else np.tile(np.eye(3)[i], (4, 1))
+            if loss == "ids" and dtype in ("float32", "float64", "bool"):
+                pytest.skip("ids are integers")
+            y = y.astype(dtype)
+            losses += [model.train_on_batch(x, y)["loss"], model.evaluate(x, y)["loss"]]
+        found.append(losses)
+    assert found[0] == found[1]
+    assert len(set(found[0])) == len(found[0])
+
+
+def test_a_method_put_into_an_instance_is_called():
+    x, y = images(16)
+    seen = []
+    relu = nn.ReLU()
+    original = relu.forward
+    relu.forward = lambda x: seen.append(len(x)) or original(x)
+    model = nn.Sequential(
+        nn.Conv2d(None, 4, 3), relu, nn.MaxPool2d(3), nn.Flatten(), nn.Linear(None, 3)
+    )
+    model.compile("sgd", fuse=False)
+    for _ in range(4):
+        model.train_on_batch(x, y)
+    assert seen == [16] * 4
+
+
+def test_a_step_that_failed_leaves_no_old_numbers():
+    """The first step of another shape is broken off; then settings change."""
+    x, y = images(16)
+    found = []
+    for where in ("cpu", HostRuntime()):
+        model = mixed()
+        model.compile(Adam(0.01), metrics=[], device=where)
+        losses = [model.train_on_batch(x[:6], y[:6])["loss"] for _ in range(3)]
+        plan = model._compiled.plan
+        plan.forward = None  # not callable
+        with pytest.raises(TypeError):
+            model.train_on_batch(x[:5], y[:5])
+        del plan.forward
+        model.layers[0].layers[1].momentum = 0.9
+        model.optimizer.weight_decay = 0.5
+        losses += [model.train_on_batch(x[:6], y[:6])["loss"] for _ in range(3)]
+        found.append((losses, model))
+    assert found[0][0] == found[1][0]
+    assert_same_state(found[0][1], found[1][1])
+
+
+def test_large_losses_do_not_stop_training():
+    """Their sum is not finite in float32, they are."""
+    x = np.full((4, 1), 1e18, np.float32)
+    model = nn.Sequential(nn.Linear(1, 1), seed=3)
+    model.compile(SGD(1e-38), "mse", metrics=[])
+    y = np.full((4, 1), -1e19, np.float32)
+    losses = [model.train_on_batch(x, y)["loss"] for _ in range(8)]
+    assert np.isfinite(losses).all()
+    assert np.sum(losses, dtype=np.float64) > np.finfo(np.float32).max
+    model.optimizer.lr = 0.1
+    before = model.layers[0].weight.data.copy()
+    model.train_on_batch(np.ones((4, 1), np.float32), np.zeros((4, 1), np.float32))
+    assert not np.array_equal(before, model.layers[0].weight.data)
+
+
+def test_programs_are_kept_for_a_few_shapes():
+    model = seed_like()
+    model.compile("sgd")
+    x, y = images(20)
+    for n in range(1, 20):
+        model.train_on_batch(x[:n], y[:n])
+        model.evaluate(x[:n], y[:n])
+    kinds = [key[0] for key in model._compiled.step._shapes]
+    assert kinds.count("compute") == kinds.count("compute_loss") == SHAPES_KEPT
 
 
 def test_recorded_predictions_see_new_weights_and_inputs():

@@ -155,7 +155,7 @@ def test_programs_that_are_given_up_go_at_once_when_their_work_is_done(no_collec
     runtime = Noting()
     model = seed_like()
     model.compile("sgd", device=runtime)
-    kept = 2 * SHAPES_KEPT
+    kept = SHAPES_KEPT
     for samples in range(1, kept + 1):
         model.train_on_batch(*images(samples))
     assert all(program() is not None for program in runtime.programs)

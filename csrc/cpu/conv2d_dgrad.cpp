@@ -4,7 +4,7 @@
 // Work: the rows h = a + stride_h * i of one phase a use the same r, and read dy at
 // p = i + (a + pad_top - r*dil_h) / stride_h: so each of the stride_h * stride_w phases of dx is a convolution of dy
 // with stride 1 and a part of the taps, done by direct.hpp with C as the output channels. A phase that no tap reaches
-// gets the bias. 3x3 with stride 1 is done by winograd.hpp, Linear with large weights by dense.hpp.
+// gets the bias. What winograd.hpp takes is done there, Linear with large weights by dense.hpp.
 // Numerics: those of direct.hpp, beginning with the bias, or of winograd.hpp or dense.hpp. Overwrites.
 #include "core/dispatch.hpp"
 #include "cpu/dense.hpp"
@@ -123,7 +123,7 @@ void dgrad(const Conv2dDgradArgs& a) {
       const Dense d(shape);
       return OuterSum<T>{dy, weights, static_cast<T*>(a.dx), d.M, d.K, d.C, d.K, 1}.run();
     }
-    if (Winograd<T>::takes(shape, shape.K, shape.C)) return dgrad_winograd<T>(a);
+    if (Winograd<T>::takes(shape, shape.K, shape.C, shape.N * shape.H * shape.W)) return dgrad_winograd<T>(a);
     for (Index i = 0; i < w.stride_h && i < shape.H; ++i)
       for (Index j = 0; j < w.stride_w && j < shape.W; ++j) {
         const Phase<T> phase(a, shape, i, j);

@@ -81,7 +81,8 @@ void fwd(const Conv2dReluMaxPool2dFwdArgs& a) {
   const PoolGrid pool{a.shape.N, a.shape.window.P, a.shape.window.Q, a.shape.K, a.pool_h, a.pool_w};
   if (pool.N == 0) return;
   with_dtype(a.dtype, [&]<class T>(T) {
-    if (pool.pool_h == 2 && pool.pool_w == 2 && Winograd<T>::takes(a.shape, a.shape.C, a.shape.K)) {
+    if (pool.pool_h == 2 && pool.pool_w == 2 &&
+        Winograd<T>::takes(a.shape, a.shape.C, a.shape.K, pool.N * pool.P * pool.Q)) {
       fwd_winograd<T>(a, pool);
     } else if (FirstPool<T>::takes(a.shape, pool)) {
       fwd_first<T>(a, pool);

@@ -5,10 +5,11 @@
 //   kAlongX: rows are k, vectors run along the taps and channels of x: what is summed is dw as it stands in memory;
 //   kAlongY: rows are the taps and channels, vectors run along k: for few input channels. Transposed at the end.
 // The one that wastes fewer lanes is taken. Depthwise has tiles of taps by channels.
+// Elsewhere: 3x3 with stride 1 and whole vectors of C (winograd_wgrad.hpp), 1x1 over many pixels (pointwise_wgrad.hpp),
+// Linear with large weights (dense.hpp), depthwise with few taps in a row (depthwise.hpp).
 // Threads: the bands are cut into chunks, a number fixed by the shape, each summed into a partial dw of its own.
-// Where dw is large there is one chunk, and the rows are shared out instead. Linear with large weights:
-// dense.hpp. 3x3 with stride 1: winograd_wgrad.hpp.
-// Numerics: sums in T, a chunk's pixels in order, then the chunks in order. Overwrites.
+// Where dw is large there is one chunk, and the rows are shared out instead.
+// Numerics: sums in T, a chunk's pixels in order, then the chunks in order, or as those headers say. Overwrites.
 #include "core/dispatch.hpp"
 #include "cpu/pointwise_wgrad.hpp"
 #include "cpu/winograd_wgrad.hpp"

@@ -110,8 +110,9 @@ class Depthwise {
       with_taps(
           place(q), [&]<int kS>() { f.template operator()<kS, 1, 1>(at); },
           [&] {
-            at.rows = 0;
-            f.template operator()<1, 1, 1>(at);
+            DepthwiseOutputs without = at;
+            without.rows = 0;
+            f.template operator()<1, 1, 1>(without);
           });
     };
     Index q = 0;

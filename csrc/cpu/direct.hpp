@@ -7,6 +7,7 @@
 // block's K innermost, in the order in which its taps are walked, so that the inner loop reads them straight on.
 // Neighbouring taps of one row are one run of memory in NHWC, so they are walked as one segment: a 3x3 kernel with
 // one input channel is 3 segments of 3, not 9 of 1.
+// Depthwise with few taps in a row: depthwise.hpp.
 // Numerics: sums in T, one chain for each output, in the order of taps and channels, beginning with the bias.
 #pragma once
 

@@ -1,7 +1,8 @@
 // The weight gradient of a 1x1 convolution, or of Linear, over many pixels: dw (K,C) = sum over pixels of dy (K) x (C)
 // Work: some pixels of x and dy at a time are copied to rows that lie together, which reads memory in order; their
-// outer products are added to sums in memory (outer.hpp), while the next pixels are fetched. The pixels are cut into chunks, a number fixed by the shape,
-// with sums of their own; where there are more threads than chunks, these share a chunk's k.
+// outer products are added to sums in memory (outer.hpp), while the next pixels are fetched. The pixels are cut
+// into chunks, a number fixed by the shape, with sums of their own; where there are more threads than chunks, these
+// share a chunk's k.
 // Numerics: sums in T, a chunk's pixels in order, then the chunks in order. Overwrites.
 #pragma once
 

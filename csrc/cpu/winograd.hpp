@@ -34,9 +34,9 @@ template <class T>
 template <class T>
 class Winograd {
  public:
-  // Whether the shape is one that this computes, from C channels to K.
-  static bool takes(const Conv2dShape& s, Index C, Index K) {
-    return is_3x3(s) && C % kLanes<T> == 0 && C >= 2 * kLanes<T> && K >= 2 * kLanes<T>;
+  // Whether the shape is one that this computes faster than direct.hpp: `pixels` of K channels from C.
+  static bool takes(const Conv2dShape& s, Index C, Index K, Index pixels) {
+    return is_3x3(s) && C % kLanes<T> == 0 && C >= 2 * kLanes<T> && K >= 2 * kLanes<T> && pixels >= kFewestPixels;
   }
 
   Winograd(const T* x, const Grid& grid, Index K, const WinogradWeights<T>& w)
@@ -86,6 +86,7 @@ class Winograd {
   template <class F>
   void run_band(const Band& band, Range blocks, T* scratch, const F& epilogue) const {
     const T* patch = bands_.gather(x_, band, scratch);
+    const Index row = bands_.output_row(), pixel = bands_.output_pixel();
     T* before = scratch + patch_elements();
     T* after = before + kPlaces * tiles_ * grid_.C;
     const Index across = ceil_div(band.cols, 2), count = ceil_div(band.rows, 2) * across;
@@ -95,7 +96,8 @@ class Winograd {
       const Index n = least(tiles_, count - first);
       for (Index t = 0; t < n; ++t) {
         const Index i = (first + t) / across, j = (first + t) % across;
-        transform_tile(patch + 2 * i * bands_.output_row() + 2 * j * bands_.output_pixel(), before + t * grid_.C);
+        transform_patch(patch + 2 * i * row + 2 * j * pixel, row, pixel, grid_.C, before + t * grid_.C,
+                        tiles_ * grid_.C);
       }
       multiply(before, n, blocks, after);
       for (Index t = 0; t < n; ++t) {
@@ -108,8 +110,9 @@ class Winograd {
   }
 
   static constexpr Index kRows = kTileRows<Blocks<T>::kMost>, kMostTiles = 48;
-  static constexpr Index kBlock = 48 * 1024;  // elements: of what lies before and after the products, in L2
-  static constexpr Index kPatch = 12 * 1024;  // elements
+  static constexpr Index kFewestPixels = 300;  // with 256 the transform of the weights costs what is won
+  static constexpr Index kBlock = 48 * 1024;   // elements: of what lies before and after the products, in L2
+  static constexpr Index kPatch = 12 * 1024;   // elements
 
   [[gnu::always_inline]] void write_tile(const TileOutputs<T>& tile, bool relu, T* y, Index rows, Index cols,
                                          Index count) const {
@@ -163,18 +166,6 @@ class Winograd {
       u[4 * i + 1] = (a + b + c) / 2;
       u[4 * i + 2] = (a - b + c) / 2;
       u[4 * i + 3] = c;
-    }
-  }
-
-  void transform_tile(const T* patch, T* to) const {
-    const Index row = bands_.output_row(), pixel = bands_.output_pixel(), step = tiles_ * grid_.C;
-    for (Index c = 0; c < grid_.C; c += kLanes<T>) {
-      Vec<T> d[kPlaces];
-#pragma GCC unroll 16
-      for (int e = 0; e < 16; ++e) d[e] = load(patch + e / 4 * row + e % 4 * pixel + c);
-      transform_patch(d);
-#pragma GCC unroll 16
-      for (int e = 0; e < 16; ++e) store(to + e * step + c, d[e]);
     }
   }
 

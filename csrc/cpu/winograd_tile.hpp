@@ -34,4 +34,17 @@ template <class V>
   for (int i = 0; i < 4; ++i) transform_patch_axis(d + 4 * i, 1);
 }
 
+// The patch at `patch`, of whole vectors of C channels, to its places, which lie `step` apart.
+template <class T>
+void transform_patch(const T* patch, std::int64_t row, std::int64_t pixel, std::int64_t C, T* to, std::int64_t step) {
+  for (std::int64_t c = 0; c < C; c += kLanes<T>) {
+    Vec<T> d[kPlaces];
+#pragma GCC unroll 16
+    for (int e = 0; e < 16; ++e) d[e] = load(patch + e / 4 * row + e % 4 * pixel + c);
+    transform_patch(d);
+#pragma GCC unroll 16
+    for (int e = 0; e < 16; ++e) store(to + e * step + c, d[e]);
+  }
+}
+
 }  // namespace stapes::cpu::STAPES_ISA_NAME

@@ -49,7 +49,10 @@ class WinogradWgrad {
   Index sums_elements() const { return kPlaces * K_ * grid_.C; }
   // Where the number of columns is odd, the last tile reads a pixel past the patch.
   Index patch_elements() const { return round_up(bands_.patch_elements() + grid_.C, kVectorSlack); }
-  Index scratch_elements() const { return patch_elements() + kPlaces * kTiles * (products_.x_row + products_.y_row); }
+  // A share of k may begin within a vector, whose store then goes past the row.
+  Index scratch_elements() const {
+    return patch_elements() + kPlaces * kTiles * (products_.x_row + products_.y_row) + kVectorSlack;
+  }
 
   // Adds the tiles of the bands, for k in `ks`.
   void add_chunk(Range of_bands, Range ks, T* scratch, T* sums) const {
@@ -58,6 +61,7 @@ class WinogradWgrad {
       std::memset(static_cast<void*>(sums + (e * K_ + ks.begin) * grid_.C), 0,
                   static_cast<std::size_t>((ks.end - ks.begin) * grid_.C) * sizeof(T));
     }
+    const Index row = bands_.output_row(), pixel = bands_.output_pixel();
     Index filled = 0;
     for (Index b = of_bands.begin; b < of_bands.end; ++b) {
       const Band band = bands_[b];
@@ -67,7 +71,8 @@ class WinogradWgrad {
       const T* patch = bands_.gather(x_, band, scratch);
       for (Index i = 0; i < band.rows; i += 2)
         for (Index j = 0; j < band.cols; j += 2) {
-          transform_x(patch + i * bands_.output_row() + j * bands_.output_pixel(), x + filled * products_.x_row);
+          transform_patch(patch + i * row + j * pixel, row, pixel, grid_.C, x + filled * products_.x_row,
+                          kTiles * products_.x_row);
           transform_dy(band, i, j, ks, dy + filled * products_.y_row);
           if (++filled == kTiles) {
             add_tiles(x, dy, filled, ks, sums);
@@ -76,18 +81,6 @@ class WinogradWgrad {
         }
     }
     if (filled > 0) add_tiles(x, dy, filled, ks, sums);
-  }
-
-  void transform_x(const T* patch, T* to) const {
-    const Index row = bands_.output_row(), pixel = bands_.output_pixel(), step = kTiles * products_.x_row;
-    for (Index c = 0; c < grid_.C; c += kLanes<T>) {
-      Vec<T> d[kPlaces];
-#pragma GCC unroll 16
-      for (int e = 0; e < 16; ++e) d[e] = load(patch + e / 4 * row + e % 4 * pixel + c);
-      transform_patch(d);
-#pragma GCC unroll 16
-      for (int e = 0; e < 16; ++e) store(to + e * step + c, d[e]);
-    }
   }
 
   // A dy A', A' = ((1 1 1 0) (0 1 -1 -1)), of the tile at (i, j) of the band; zeros behind its end.

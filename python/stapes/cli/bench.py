@@ -173,13 +173,13 @@ def scaling(
         points, run = grown.measure(chosen, seconds)
         if json:
             shown = ("axis", "label", "size", "batch", "threads")
-            print_json(
-                [
-                    {**{name: getattr(p.setting, name) for name in shown}, "seconds": p.seconds}
-                    | {"spread": p.spread, "time": p.time, "linear": p.linear}
-                    for p in points
-                ]
-            )
+            found = [
+                {**{name: getattr(p.setting, name) for name in shown}, "seconds": p.seconds}
+                | {"spread": p.spread, "time": p.time, "linear": p.linear}
+                for p in points
+            ]
+            about = {"machine": report.heading(machine), "network": network}
+            print_json({**about, "disturbed": run.disturbed, "points": found})
             return
         rows = [
             [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stapes.device import Array, array_module, as_input
+from stapes.nn._args import size
 from stapes.nn.chain import _Chain
 from stapes.nn.layer import Shape
 from stapes.nn.summary import summary_text
@@ -66,16 +67,20 @@ class Sequential(KerasVerbs):
         ------
         RuntimeError
             If the input's shape is not known.
+        ValueError
+            If ``batch_size`` is below 1.
         """
+        size("summary", "batch_size", batch_size)
         shape = self.input_shape if input_shape is None else input_shape
         if shape is None:
             raise RuntimeError("summary: the input's shape is not known: pass it, or build first")
         self.build(shape)
         text = summary_text(self, self.shapes(shape))
-        if self._compiled is not None and self.device == "cpu":
+        compiled = self._compiled
+        if compiled is not None and compiled.plan.is_current() and self.device == "cpu":
             from stapes.train.memory import step_memory
 
-            needs = step_memory(self, shape, batch_size)
+            needs = step_memory(self, compiled, shape, batch_size)
             text += (
                 f"\na training step of {batch_size} samples: {needs.total / 2**20:,.1f} MiB"
                 f" ({needs.weights / 2**20:,.1f} weights, gradients and optimizer,"

@@ -144,7 +144,7 @@ class Targets:
                 f"y must be class ids (N,) for sparse_categorical_crossentropy, got {y.shape};"
                 " categorical_crossentropy and cross_entropy take one-hot"
             )
-        return _finite(y) if y.dtype.kind == "f" else y.astype(np.float32)
+        return _finite(y.astype(self.dtype, copy=False))
 
     def _classes(self) -> tuple[int, ...]:
         if len(self.shape) != 1:

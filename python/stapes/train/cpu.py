@@ -18,9 +18,13 @@ def can_record(*parts: object) -> bool:
     """Tell whether layers, loss and optimizer are of Stapes.
 
     Those call nothing but operators and `Layer._run_array`, with arrays and numbers that stay the
-    same from step to step; what others wrote may do anything.
+    same from step to step; what others wrote, or put in place of a method, may do anything.
     """
-    return all(type(part).__module__.partition(".")[0] == "stapes" for part in parts)
+    return all(
+        type(part).__module__.partition(".")[0] == "stapes"
+        and not any(callable(getattr(type(part), name, None)) for name in vars(part))
+        for part in parts
+    )
 
 
 class CpuRuntime(HostRuntime):

@@ -74,6 +74,7 @@ class DeviceStep:
         self._steps_seen = optimizer.steps
         self._shapes: OrderedDict[tuple[Any, ...], tuple[_Shape, Program]] = OrderedDict()
         self._watch: Watch | None = None
+        self._new = False  # programs that have not run: their first run makes arrays
         self._parameters: list[Parameter] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -99,6 +100,8 @@ class DeviceStep:
         """
         with self.runtime.scope():
             shape, program = self._prepared(self.compute, x, target)
+            if self.runtime.late == 0:  # a bad step is reported at once, so that none comes after it
+                self.guard.reset()
             steps, offsets = self.optimizer.steps, [d.offset for d in self.dropouts]
             slot = self._numbers.write(self.optimizer.lr, self._count(steps), offsets)
             program()
@@ -175,34 +178,36 @@ class DeviceStep:
         self, compute: Callable[[_Shape], None], x: Array, target: Array
     ) -> tuple[_Shape, Program]:
         """Return a batch's shape and the program for it, maybe new ones, and feed it the batch."""
-        if self._watch is not None and self._watch.changed():
-            self._forget(len(self._shapes))
+        if self._watch is None or self._watch.changed():
+            self._forget(list(self._shapes))
             self._watch = None
         key = compute.__name__, x.shape, target.shape, target.dtype
         if key not in self._shapes:
-            self._watch = None
+            self._new = True
             shape = _Shape(self, *key[1:])
             self._shapes[key] = shape, self.runtime.program(partial(compute, shape))
             self.plan.model._input(shape.x)  # draws the weights where they are not drawn yet
             self._parameters = self.plan.model.parameters()
-            if len(self._shapes) > 2 * SHAPES_KEPT:
-                self._forget(1)
+            alike = [other for other in self._shapes if other[0] == key[0]]
+            self._forget(alike[:-SHAPES_KEPT])
         self._shapes.move_to_end(key)
         shape, program = self._shapes[key]
         shape.feed(x, target)
         self.plan.refresh()
         return shape, program
 
-    def _forget(self, count: int) -> None:
-        """Give up the oldest programs, once no copy is on its way to or from their memory."""
-        self.runtime.mark().synchronize()
-        for _ in range(count):
-            self._shapes.popitem(last=False)
+    def _forget(self, keys: list[tuple[Any, ...]]) -> None:
+        """Give up programs, once no copy is on its way to or from their memory."""
+        if keys:
+            self.runtime.mark().synchronize()
+        for key in keys:
+            del self._shapes[key]
 
     def _done(self) -> None:
         """Know the arrays and settings that programs were made with."""
-        if self._watch is None:
+        if self._new or self._watch is None:
             self._watch = Watch(self.plan.layers, self.optimizer, self.loss)
+            self._new = False
 
     def _count(self, steps: int) -> int:
         """Return the optimizer's step count; where others have changed it, the device's follows."""

@@ -106,6 +106,7 @@ class Engine(_Chain):
     def _step(self, x: Any, y: Any, where: str) -> Pending:
         """Forward, backward, update; on a device they may still be under way afterwards."""
         compiled = self._ready()
+        self._check_place(x)
         target = self._targets(x.shape[1:])(y, len(x))
         if compiled.step is not None:
             pending: Pending = compiled.step.launch(x, target, where)
@@ -156,6 +157,7 @@ class Engine(_Chain):
     def _assess(self, x: Any, y: Any) -> Pending:
         """Loss and outputs of a batch; on a device they may come later."""
         compiled = self._ready()
+        self._check_place(x)
         target = self._targets(x.shape[1:])(y, len(x))
         if compiled.step is not None:
             return compiled.step.measure(x, target)
@@ -178,12 +180,16 @@ class Engine(_Chain):
         """Return a batch as the network takes it: contiguous, in the dtype of the weights."""
         dtype = self.layers[0].dtype if self.layers else self.dtype
         runtime = self._runtime()
-        if is_cupy(x) and (runtime is None or runtime.device == "cpu"):
+        self._check_place(x)
+        return np.ascontiguousarray(x, dtype=dtype) if runtime is None else runtime.put(x, dtype)
+
+    def _check_place(self, x: Any) -> None:
+        """Raise TypeError for inputs on a GPU to a network on the CPU."""
+        if is_cupy(x) and self.device == "cpu":
             raise TypeError(
                 f"x is on cuda:{x.device.id}, the network on the CPU: compile it with"
                 ' device="cuda", or move it there by to("cuda")'
             )
-        return np.ascontiguousarray(x, dtype=dtype) if runtime is None else runtime.put(x, dtype)
 
     def _targets(self, sample_shape: Shape) -> Targets:
         compiled = self._compiled

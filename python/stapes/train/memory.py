@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from stapes.nn.chain import _Chain
 from stapes.nn.layer import Shape
-from stapes.train.engine import Engine
+from stapes.train.compiled import Compiled
 from stapes.train.plan import Plan
 
 
@@ -35,21 +36,23 @@ class StepMemory:
         return self.weights + self.buffers
 
 
-def step_memory(model: Engine, input_shape: Shape, batch_size: int) -> StepMemory:
+def step_memory(
+    model: _Chain, compiled: Compiled, input_shape: Shape, batch_size: int
+) -> StepMemory:
     """Return what a step of a compiled network on the CPU needs.
 
-    Buffers grow by the same with every sample, so steps of 2 and of 3 samples, on a copy, tell how
-    many a batch of any size has.
+    Buffers grow by the same with every sample, so steps of 2 and of 3 samples, on a copy of the
+    layers, tell how many a batch of any size has.
 
     Parameters
     ----------
     input_shape : tuple of int
         Of a sample.
     """
-    copy = deepcopy(model)
-    compiled = copy._ready()
-    with copy._mode(training=True):
-        two, three = (_buffers(compiled.plan, (n, *input_shape), compiled.dtype) for n in (2, 3))
+    copy = _Chain(*deepcopy(model.layers))
+    copy.train()
+    plan = Plan(copy, fuse=compiled.plan.fuse, probabilities=compiled.entropy)
+    two, three = (_buffers(plan, (n, *input_shape), compiled.dtype) for n in (2, 3))
     weights = sum(p._data.nbytes for p in copy.parameters())
     kept = sum(b.nbytes for b in copy.buffers().values())
     copies = 2 + len(compiled.optimizer._slots)

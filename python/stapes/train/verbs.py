@@ -217,6 +217,9 @@ class KerasVerbs(Engine):
     def predict(self, x: Any, *, batch_size: int = 32) -> Array:
         """Return class probabilities (cross-entropy, or a final Softmax), else the outputs.
 
+        BatchNorm2d is folded into the convolution before it, so that the last bits may differ from
+        those by which `evaluate` judges.
+
         Parameters
         ----------
         x : array or data object
