@@ -100,7 +100,7 @@ class DeviceStep:
         """
         with self.runtime.scope():
             shape, program = self._prepared(self.compute, x, target)
-            if self.runtime.late == 0:  # a bad step is reported at once, so that none comes after it
+            if self.runtime.late == 0:  # a bad step is reported before there is another
                 self.guard.reset()
             steps, offsets = self.optimizer.steps, [d.offset for d in self.dropouts]
             slot = self._numbers.write(self.optimizer.lr, self._count(steps), offsets)
