@@ -49,8 +49,7 @@ class Expanded {
   std::optional<Workspace> dz_;
 };
 
-// With this many channels the sums of the kernels below leave L1, and Winograd's dense wgrad is ahead: both gradients at
-// 140 % of the FMA peak instead of 102 (128 channels), 157 instead of 114 (192); 142 instead of 163 at 96.
+// From so many channels on the sums of PoolSparseWgrad leave L1, and Winograd's dense wgrad is ahead: bench/README.md.
 inline constexpr Index kDenseChannels = 128;
 
 template <class T>
