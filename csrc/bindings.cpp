@@ -87,6 +87,13 @@ PYBIND11_MODULE(STAPES_MODULE, m) {
                arg("running_var"), arg("training"), arg("momentum"), arg("eps"), arg("y"), arg("mean"), arg("rstd"));
   def_operator(m, "batch_norm2d_bwd", &ops::batch_norm2d_bwd, arg("dy"), arg("x"), arg("gamma"), arg("mean"),
                arg("rstd"), arg("training"), arg("dx"), arg("dgamma"), arg("dbeta"));
+  m.def("batch_norm2d_relu_max_pool2d_shape", &ops::batch_norm2d_relu_max_pool2d_shape, arg("x_shape"), arg("pool"));
+  def_operator(m, "batch_norm2d_relu_max_pool2d_fwd", &ops::batch_norm2d_relu_max_pool2d_fwd, arg("x"), arg("gamma"),
+               arg("beta"), arg("running_mean"), arg("running_var"), arg("pool"), arg("training"), arg("momentum"),
+               arg("eps"), arg("y"), arg("argmax"), arg("mean"), arg("rstd"));
+  def_operator(m, "batch_norm2d_relu_max_pool2d_bwd", &ops::batch_norm2d_relu_max_pool2d_bwd, arg("dy"), arg("argmax"),
+               arg("x"), arg("gamma"), arg("mean"), arg("rstd"), arg("pool"), arg("training"), arg("dx"), arg("dgamma"),
+               arg("dbeta"));
 
   def_operator(m, "cross_entropy_fwd", &ops::cross_entropy_fwd, arg("logits"), arg("target"), arg("weight").none(true),
                arg("label_smoothing"), arg("ignore_index"), arg("grad_scale"), arg("loss"), arg("dlogits"));

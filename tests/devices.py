@@ -17,7 +17,12 @@ import stapes.ops
 from numerics import bfloat16
 
 # Arguments, by position, that an operator updates in place.
-UPDATED = {"batch_norm2d_fwd": (3, 4), "sgd_step": (0, 2), "adam_step": (0, 2, 3)}
+UPDATED = {
+    "batch_norm2d_fwd": (3, 4),
+    "batch_norm2d_relu_max_pool2d_fwd": (3, 4),
+    "sgd_step": (0, 2),
+    "adam_step": (0, 2, 3),
+}
 
 # Not one array, or a tuple of arrays, that can be poisoned: their own tests do it.
 NOT_WATCHED = {"cross_entropy_fwd", "cross_entropy_bwd", "sgd_step", "adam_step", "update_scale"}

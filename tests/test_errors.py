@@ -22,6 +22,7 @@ X, W, B = f32(2, 8, 8, 4), f32(16, 3, 3, 4), f32(16)
 DY = f32(2, 6, 6, 16)
 FUSED_DY, ARGMAX = f32(2, 3, 3, 16), u8(2, 3, 3, 16)
 STATS = f32(4), f32(4), f32(4), f32(4)
+TRAINED, NORM_DY, POOLED = {"training": True}, f32(2, 4, 4, 4), u8(2, 4, 4, 4)
 LOGITS, IDS = f32(3, 5), np.array([0, 4, 2])
 TWO_FLAGS = np.zeros(2, np.int32)
 NAN_TARGET = np.full((3, 5), np.nan, np.float32)
@@ -126,6 +127,14 @@ CASES = [
     ("batch_norm2d_fwd", (X, *STATS), {"training": True, "momentum": 2.0}, V, ["momentum", "2"]),
     ("batch_norm2d_bwd", (f32(2, 8, 8, 5), X, *STATS[:3]), {}, V, ["dy", "(2,8,8,5)"]),
     ("batch_norm2d_bwd", (X, X.copy(), f32(4), f32(4), f32(3)), {}, V, ["rstd", "(3,)"]),
+    ("batch_norm2d_relu_max_pool2d_fwd", (X, *STATS), {**TRAINED, "pool": 0}, V, ["pool", "0"]),
+    ("batch_norm2d_relu_max_pool2d_fwd", (X, *STATS), {**TRAINED, "pool": 9}, V, ["8", "9"]),
+    ("batch_norm2d_relu_max_pool2d_fwd", (f32(2, 4), *STATS), TRAINED, V, ["2"]),
+    ("batch_norm2d_relu_max_pool2d_fwd", (X, f32(5), *STATS[1:]), TRAINED, V, ["gamma", "(5,)"]),
+    ("batch_norm2d_relu_max_pool2d_bwd", (X, POOLED, X, *STATS[:3]), {}, V, ["dy", "(2,8,8,4)"]),
+    ("batch_norm2d_relu_max_pool2d_bwd", (NORM_DY, NORM_DY, X, *STATS[:3]), {}, T, ["argmax"]),
+    ("batch_norm2d_relu_max_pool2d_bwd", (NORM_DY, POOLED + 4, X, *STATS[:3]), {}, V, ["argmax"]),
+    ("batch_norm2d_relu_max_pool2d_bwd", (NORM_DY, POOLED + 254, X, *STATS[:3]), {}, V, ["argmax"]),
     # Dropout
     ("dropout_fwd", (X, 1.0), SEEDED, V, ["p", "1"]),
     ("dropout_fwd", (X, -0.1), SEEDED, V, ["p", "-0.1"]),

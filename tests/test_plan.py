@@ -27,10 +27,11 @@ def test_what_is_fused():
     assert stages(conv(), nn.ReLU()) == ["Rectified"]
     assert stages(nn.Linear(None, 2), nn.ReLU(), nn.Linear(None, 2)) == ["Rectified", "Linear"]
     assert stages(nn.Sequential(conv(), nn.ReLU()), nn.MaxPool2d(2)) == ["RectifiedPooled"]
-    assert stages(conv(), nn.BatchNorm2d(4), nn.ReLU(), conv()) == [
-        *("Conv2d", "BatchNorm2d", "RectifiedInPlace", "Conv2d"),
-    ]
-    assert stages(nn.BatchNorm2d(4), nn.ReLU()) == ["BatchNorm2d", "ReLU"]
+    norm = nn.BatchNorm2d(4)
+    assert stages(conv(), norm, nn.ReLU(), conv()) == ["Conv2d", "Normalised", "Conv2d"]
+    assert stages(norm, nn.ReLU(), nn.MaxPool2d((1, 2))) == ["Normalised"]
+    assert stages(norm, nn.ReLU(), nn.MaxPool2d(3, 2)) == ["Normalised", "MaxPool2d"]
+    assert stages(norm, nn.MaxPool2d(2), nn.ReLU()) == ["BatchNorm2d", "MaxPool2d", "ReLU"]
     assert stages(conv(), nn.ReLU(), nn.MaxPool2d(2), fuse=False) == ["Conv2d", "ReLU", "MaxPool2d"]
 
 
@@ -102,7 +103,8 @@ def test_fused_training_equals_layer_by_layer(make, precision, rtol):
     fused, plain = (m.state_dict() for m in models)
     for name, value in plain.items():
         assert value.dtype == {"fp32": np.float32, "fp64": np.float64}[precision]
-        error = np.linalg.norm(fused[name] - value) / np.linalg.norm(value)
+        # A bias before BatchNorm2d has no gradient but rounding.
+        error = np.linalg.norm(fused[name] - value) / max(np.linalg.norm(value), 1e-3)
         assert error < rtol, name
     np.testing.assert_allclose(models[0].predict(x), models[1].predict(x), rtol=10 * rtol)
     for a, b in zip(

@@ -96,6 +96,51 @@ def norm_cases(maps: Callable[..., Any]) -> Iterator[Case]:
                theirs=lambda t: tuple(aten.native_batch_norm_backward(
                    t.dy, t.x, t.gamma, None, None, t.batch_mean, t.rstd, True, 1e-5,
                    [True, True, True])))  # fmt: skip
+    yield from pooled_norm_cases(maps, theirs_statistics)
+
+
+def pooled_norm_cases(
+    maps: Callable[..., Any], theirs_statistics: Callable[[Any], dict[str, Any]]
+) -> Iterator[Case]:
+    """Yield batch normalisation with ReLU and 2x2 max pooling behind it, in training."""
+
+    def fwd(a: Any, p: dict[str, Any], out: Any) -> Any:
+        return ops.batch_norm2d_relu_max_pool2d_fwd(
+            a.x, a.gamma, a.beta, a.mean, a.var, training=True, out=out
+        )
+
+    def rectified(t: Any, mean: Any = None, var: Any = None) -> Any:
+        return torch.relu(nnf.batch_norm(t.x, mean, var, t.gamma, t.beta, True, 0.1, 1e-5))
+
+    def theirs_fwd(t: Any) -> tuple[Any, ...]:
+        return nnf.max_pool2d(rectified(t, t.mean, t.var), 2, return_indices=True)[:1]
+
+    def saved(a: Any, p: dict[str, Any]) -> dict[str, Any]:
+        _, argmax, mean, rstd = fwd(a, p, None)
+        return {"argmax": argmax, "batch_mean": mean, "rstd": rstd}
+
+    def theirs_saved(t: Any) -> dict[str, Any]:
+        z = rectified(t)
+        indices = nnf.max_pool2d(z, 2, return_indices=True)[1]
+        return {"z": z, "indices": indices, **theirs_statistics(t)}
+
+    def theirs_bwd(t: Any) -> tuple[Any, ...]:
+        dz = aten.max_pool2d_with_indices_backward(
+            t.small, t.z, [2, 2], [2, 2], [0, 0], [1, 1], False, t.indices
+        )
+        dz = aten.threshold_backward(dz, t.z, 0)
+        return tuple(aten.native_batch_norm_backward(
+            dz, t.x, t.gamma, None, None, t.batch_mean, t.rstd, True, 1e-5, [True, True, True]
+        ))  # fmt: skip
+
+    yield Case("batch norm, relu, max pool fwd", "other",
+               maps("x", "gamma", "beta", "mean", "var"), fwd, theirs_fwd)  # fmt: skip
+    yield Case("batch norm, relu, max pool bwd", "other",
+               maps("small", "x", "gamma", "beta", "mean", "var"),
+               unread=frozenset({"beta", "mean", "var"}),
+               ours_before=saved, theirs_before=theirs_saved, theirs=theirs_bwd,
+               ours=lambda a, p, out: ops.batch_norm2d_relu_max_pool2d_bwd(
+                   a.small, a.argmax, a.x, a.gamma, a.batch_mean, a.rstd, out=out))  # fmt: skip
 
 
 def optimizer_cases() -> Iterator[Case]:

@@ -8,8 +8,6 @@
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 
-using Index = std::int64_t;
-
 // The taps of a kernel along one axis, counted from the output's own position in the input.
 struct TapAxis {
   Index first, step, count;
@@ -91,6 +89,7 @@ class Bands {
   }
 
   Index count() const { return grid_.N * down_ * across_; }
+  bool in_place() const { return in_place_; }
   Index rows() const { return rows_.n; }
   Index cols() const { return cols_.n; }
 

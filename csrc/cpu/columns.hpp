@@ -46,6 +46,13 @@ struct ColumnBlock {
     }
   }
 
+  // Has the cache fetch the block in the row that starts at p: rows apart are no pattern that it would see by itself.
+  template <class T>
+  void fetch(const T* p) const {
+    constexpr int kLine = 64 / (kDoubles * static_cast<int>(sizeof(T)));  // vectors
+    for (int v = 0; v < V; v += kLine) __builtin_prefetch(p + first + v * kDoubles);
+  }
+
   void put(double* p, int v, Vec<double> values) const {
     p += first + v * kDoubles;
     if constexpr (kPart) {

@@ -11,6 +11,8 @@
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 
+using Index = std::int64_t;
+
 struct Range {
   std::int64_t begin, end;
 };

@@ -16,28 +16,18 @@
 namespace stapes::cuda {
 namespace {
 
-// V sums of dy, then V of dy * (x - mean), over rows [begin, end); of the whole block in the end with its thread row 0.
+// The sums of rows [begin, end).
 template <class T, int V>
-__device__ __forceinline__ void chunk_sums(const BatchNorm2dBwdArgs& a, std::int64_t begin, std::int64_t end,
+__device__ __forceinline__ void plain_sums(const BatchNorm2dBwdArgs& a, std::int64_t begin, std::int64_t end,
                                            std::int64_t c, float* shared, float (&sums)[2 * V]) {
+  float mean[V] = {};
+  if (c < a.channels) load_values(static_cast<const float*>(a.mean) + c, mean);
+  chunk_sums<V>(begin, end, c < a.channels, shared, sums, [&](std::int64_t r, float (&dy)[V], float (&distance)[V]) {
+    load_channels(static_cast<const T*>(a.dy) + r * a.channels + c, dy);
+    load_channels(static_cast<const T*>(a.x) + r * a.channels + c, distance);
 #pragma unroll
-  for (int i = 0; i < 2 * V; ++i) sums[i] = 0.0f;
-  if (c < a.channels) {
-    float mean[V];
-    load_values(static_cast<const float*>(a.mean) + c, mean);
-#pragma unroll 2
-    for (std::int64_t r = begin + threadIdx.y; r < end; r += blockDim.y) {
-      float dy[V], x[V];
-      load_channels(static_cast<const T*>(a.dy) + r * a.channels + c, dy);
-      load_channels(static_cast<const T*>(a.x) + r * a.channels + c, x);
-#pragma unroll
-      for (int v = 0; v < V; ++v) {
-        sums[v] += dy[v];
-        sums[V + v] += dy[v] * (x[v] - mean[v]);
-      }
-    }
-  }
-  reduce_rows(sums, shared, AddAll{});
+    for (int v = 0; v < V; ++v) distance[v] -= mean[v];
+  });
 }
 
 // Writes the gradients of one channel; dx = scale * dy + (slope * (x - mean) + shift) with the result.
@@ -85,7 +75,7 @@ __global__ void __launch_bounds__(kColumnThreads, 2) batch_norm2d_bwd_kernel(Bat
   __shared__ float shared[2 * V * kColumnThreads];
   const std::int64_t c = thread_channel<V>(blockIdx.x);
   float sums[2 * V], coefficients[3][V] = {};
-  chunk_sums<T, V>(a, 0, a.rows, c, shared, sums);
+  plain_sums<T, V>(a, 0, a.rows, c, shared, sums);
   __syncthreads();  // `shared` is used again
   if (threadIdx.y == 0 && c < a.channels) {
 #pragma unroll
@@ -100,24 +90,14 @@ __global__ void __launch_bounds__(kColumnThreads, 2) batch_norm2d_bwd_kernel(Bat
   if (c < a.channels) input_gradient<T, V>(a, 0, a.rows, c, coefficients);
 }
 
-// partials: (chunks, 2, C), both sums of each chunk.
 template <class T, int V>
 __global__ void __launch_bounds__(kColumnThreads)
     batch_norm2d_sums_kernel(BatchNorm2dBwdArgs a, RowChunks chunks, float* partials) {
   __shared__ float shared[2 * V * kColumnThreads];
-  const std::int64_t c = thread_channel<V>(blockIdx.x), chunk = blockIdx.y, C = a.channels;
+  const std::int64_t c = thread_channel<V>(blockIdx.x), chunk = blockIdx.y;
   float sums[2 * V];
-  chunk_sums<T, V>(a, chunks.begin(chunk), chunks.end(chunk), c, shared, sums);
-  if (threadIdx.y == 0 && c < C) {
-    float dy[V], dyx[V];
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-      dy[v] = sums[v];
-      dyx[v] = sums[V + v];
-    }
-    store_values(partials + 2 * chunk * C + c, dy);
-    store_values(partials + (2 * chunk + 1) * C + c, dyx);
-  }
+  plain_sums<T, V>(a, chunks.begin(chunk), chunks.end(chunk), c, shared, sums);
+  store_sums<V>(sums, chunk, a.channels, c, partials);
 }
 
 // coefficients: (3, C).
@@ -150,25 +130,24 @@ __global__ void __launch_bounds__(kColumnThreads)
   input_gradient<T, V>(a, chunks.begin(chunk), chunks.end(chunk), c, coefficients);
 }
 
-template <class T, int V>
-void in_stages(const BatchNorm2dBwdArgs& a, const RowChunks& chunks, Stream stream) {
-  const dim3 block = chunks.block<V>(), grid = chunks.grid<V>();
-  const Workspace partials(static_cast<std::size_t>(2 * chunks.count * a.channels) * sizeof(float), stream);
-  const Workspace planes(static_cast<std::size_t>(3 * a.channels) * sizeof(float), stream);
-  launch(batch_norm2d_sums_kernel<T, V>, grid, block, 0, stream, a, chunks, partials.as<float>());
-  launch(batch_norm2d_gradients_kernel, merge_blocks(a.channels), merge_block(), 0, stream, a, chunks.count,
-         partials.as<const float>(), planes.as<float>());
-  launch(batch_norm2d_dx_kernel<T, V>, grid, block, 0, stream, a, chunks, planes.as<const float>());
-}
-
 }  // namespace
+
+void batch_norm2d_gradients(const BatchNorm2dBwdArgs& a, std::int64_t chunks, const float* partials, float* planes,
+                            Stream stream) {
+  launch(batch_norm2d_gradients_kernel, merge_blocks(a.channels), merge_block(), 0, stream, a, chunks, partials,
+         planes);
+}
 
 void batch_norm2d_bwd(const BatchNorm2dBwdArgs& a, Stream stream) {
   const auto arrays = {a.dy, a.x, a.mean, static_cast<const void*>(a.dx)};
   with_channels(a.dtype, a.channels, arrays, [&]<class T, int V>(T t, std::integral_constant<int, V>) {
     const RowChunks chunks = RowChunks::of(t, a.rows, a.channels);
-    if (!chunks.fused()) return in_stages<T, V>(a, chunks, stream);
-    launch(batch_norm2d_bwd_kernel<T, V>, chunks.groups<V>(), chunks.block<V>(), 0, stream, a);
+    const dim3 block = chunks.block<V>(), grid = chunks.grid<V>();
+    if (chunks.fused()) return launch(batch_norm2d_bwd_kernel<T, V>, chunks.groups<V>(), block, 0, stream, a);
+    const Workspace partials = sums_of(chunks, stream), planes = planes_of(a.channels, stream);
+    launch(batch_norm2d_sums_kernel<T, V>, grid, block, 0, stream, a, chunks, partials.as<float>());
+    batch_norm2d_gradients(a, chunks.count, partials.as<const float>(), planes.as<float>(), stream);
+    launch(batch_norm2d_dx_kernel<T, V>, grid, block, 0, stream, a, chunks, planes.as<const float>());
   });
 }
 

@@ -201,28 +201,31 @@ __global__ void __launch_bounds__(kColumnThreads)
   normalise<T, V>(a, chunks.begin(chunk), chunks.end(chunk), c, coefficients);
 }
 
-template <class T, int V>
-void in_stages(const BatchNorm2dFwdArgs& a, const RowChunks& chunks, Stream stream) {
-  const dim3 block = chunks.block<V>(), grid = chunks.grid<V>();
-  const std::int64_t partial_size = a.training ? 2 * chunks.count * a.channels : 0;
-  const Workspace partials(static_cast<std::size_t>(partial_size) * sizeof(float), stream);
-  const Workspace planes(static_cast<std::size_t>(3 * a.channels) * sizeof(float), stream);
-  if (a.training) {
-    launch(batch_norm2d_moments_kernel<T, V>, grid, block, 0, stream, static_cast<const T*>(a.x), chunks,
-           partials.as<float>());
-  }
-  launch(batch_norm2d_statistics_kernel<T>, merge_blocks(a.channels), merge_block(), 0, stream, a, chunks,
-         partials.as<const float>(), planes.as<float>());
-  launch(batch_norm2d_normalise_kernel<T, V>, grid, block, 0, stream, a, chunks, planes.as<const float>());
-}
-
 }  // namespace
+
+void batch_norm2d_statistics(const BatchNorm2dFwdArgs& a, float* planes, Stream stream) {
+  with_channels(a.dtype, a.channels, {a.x}, [&]<class T, int V>(T t, std::integral_constant<int, V>) {
+    const RowChunks chunks = RowChunks::of(t, a.rows, a.channels);
+    const std::int64_t size = a.training ? 2 * chunks.count * a.channels : 0;
+    const Workspace partials(static_cast<std::size_t>(size) * sizeof(float), stream);
+    if (a.training) {
+      launch(batch_norm2d_moments_kernel<T, V>, chunks.grid<V>(), chunks.block<V>(), 0, stream,
+             static_cast<const T*>(a.x), chunks, partials.as<float>());
+    }
+    launch(batch_norm2d_statistics_kernel<T>, merge_blocks(a.channels), merge_block(), 0, stream, a, chunks,
+           partials.as<const float>(), planes);
+  });
+}
 
 void batch_norm2d_fwd(const BatchNorm2dFwdArgs& a, Stream stream) {
   with_channels(a.dtype, a.channels, {a.x, a.y}, [&]<class T, int V>(T t, std::integral_constant<int, V>) {
     const RowChunks chunks = RowChunks::of(t, a.rows, a.channels);
-    if (!chunks.fused()) return in_stages<T, V>(a, chunks, stream);
-    launch(batch_norm2d_fwd_kernel<T, V>, chunks.groups<V>(), chunks.block<V>(), 0, stream, a, chunks);
+    const dim3 block = chunks.block<V>();
+    if (chunks.fused()) return launch(batch_norm2d_fwd_kernel<T, V>, chunks.groups<V>(), block, 0, stream, a, chunks);
+    const Workspace planes = planes_of(a.channels, stream);
+    batch_norm2d_statistics(a, planes.as<float>(), stream);
+    launch(batch_norm2d_normalise_kernel<T, V>, chunks.grid<V>(), block, 0, stream, a, chunks,
+           planes.as<const float>());
   });
 }
 

@@ -18,26 +18,6 @@
 namespace stapes::cuda {
 namespace {
 
-// The argmax of V channels, moved by accesses of at most 16 bytes.
-template <class A, int V>
-struct Places {
-  static constexpr int kAtOnce = V * sizeof(A) < 16 ? V : 16 / static_cast<int>(sizeof(A));
-  struct alignas(kAtOnce * sizeof(A)) Some {
-    A at[kAtOnce];
-  };
-  Some some[V / kAtOnce];
-
-  __device__ A& operator[](int v) { return some[v / kAtOnce].at[v % kAtOnce]; }
-  __device__ void load(const A* p) {
-#pragma unroll
-    for (int i = 0; i < V / kAtOnce; ++i) some[i] = load_vec<Some>(p + i * kAtOnce);
-  }
-  __device__ void store(A* p) const {
-#pragma unroll
-    for (int i = 0; i < V / kAtOnce; ++i) store_vec(p + i * kAtOnce, some[i]);
-  }
-};
-
 template <class T, class A, int V, bool kPlain2x2>
 __global__ void __launch_bounds__(kItemThreads) max_pool2d_fwd_kernel(MaxPool2dFwdArgs a) {
   const Window2d& w = a.window;

@@ -1,4 +1,5 @@
-// Which places of a pooling window lie in the image, and which windows cover a pixel of it: along one axis.
+// Which places of a pooling window lie in the image, and which windows cover a pixel of it: along one axis. And the
+// argmax of a few channels in registers.
 #pragma once
 
 #include "core/shapes.hpp"
@@ -50,5 +51,25 @@ __device__ __forceinline__ Range covering(const PoolAxis& a, std::int64_t i) {
   const std::int64_t begin = at < a.kernel ? 0 : divide(at - a.kernel, a.stride).quotient + 1;
   return {begin, min(divide(at, a.stride).quotient + 1, a.count)};
 }
+
+// The argmax of V channels, moved by accesses of at most 16 bytes.
+template <class A, int V>
+struct Places {
+  static constexpr int kAtOnce = V * sizeof(A) < 16 ? V : 16 / static_cast<int>(sizeof(A));
+  struct alignas(kAtOnce * sizeof(A)) Some {
+    A at[kAtOnce];
+  };
+  Some some[V / kAtOnce];
+
+  __device__ A& operator[](int v) { return some[v / kAtOnce].at[v % kAtOnce]; }
+  __device__ void load(const A* p) {
+#pragma unroll
+    for (int i = 0; i < V / kAtOnce; ++i) some[i] = load_vec<Some>(p + i * kAtOnce);
+  }
+  __device__ void store(A* p) const {
+#pragma unroll
+    for (int i = 0; i < V / kAtOnce; ++i) store_vec(p + i * kAtOnce, some[i]);
+  }
+};
 
 }  // namespace stapes::cuda

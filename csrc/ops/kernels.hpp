@@ -47,6 +47,22 @@ struct BatchNorm2dBwdArgs {
   DType dtype;
 };
 
+// batch_norm2d_relu_max_pool2d: x is (N, H, W, C); y, dy and argmax are (N, H / pool_h, W / pool_w, C)
+struct PooledMap {
+  std::int64_t N, H, W, C, pool_h, pool_w;
+};
+struct BatchNorm2dReluMaxPool2dFwdArgs {
+  BatchNorm2dFwdArgs norm;
+  std::uint8_t* argmax;
+  PooledMap map;
+};
+struct BatchNorm2dReluMaxPool2dBwdArgs {
+  BatchNorm2dBwdArgs norm;
+  const std::uint8_t* argmax;
+  PooledMap map;
+  bool* argmax_valid;  // CPU only: set false, and nothing else done, where argmax holds no place of the window
+};
+
 // cross_entropy
 struct CrossEntropyFwdArgs {
   const void *logits, *target, *weight;  // weight may be null
@@ -256,16 +272,17 @@ struct DropoutArgs {
   DType dtype;
 };
 
-// log_mel: x (N, samples) to y (N, frames, bands). CUDA only.
+// log_mel: x (N, samples) to y (N, frames, bands)
 enum class FramePadding : std::uint8_t { kNone, kConstant, kReflect };  // beyond the ends: nothing is read; zeros; ...
 struct LogMelArgs {
-  const void *x, *window, *roots, *bins, *weights;  // see cuda/log_mel.cu
+  const void *x, *window, *roots, *bins, *weights;  // see cpu/log_mel.cpp
   void* y;
   std::int64_t N, samples, frames, bands, width;
   std::int64_t n_fft, win_length, hop_length, offset;  // frame t begins at sample t * hop_length + offset
   FramePadding padding;
   bool remove_mean, decibels;
   double preemphasis, floor;
+  DType dtype;  // of x
 };
 
 // the multiply-add rate of one core, for benchmarks
@@ -288,6 +305,8 @@ inline constinit Kernel<ReluFwdArgs> relu_fwd;
 inline constinit Kernel<ReluBwdArgs> relu_bwd;
 inline constinit Kernel<BatchNorm2dFwdArgs> batch_norm2d_fwd;
 inline constinit Kernel<BatchNorm2dBwdArgs> batch_norm2d_bwd;
+inline constinit Kernel<BatchNorm2dReluMaxPool2dFwdArgs> batch_norm2d_relu_max_pool2d_fwd;
+inline constinit Kernel<BatchNorm2dReluMaxPool2dBwdArgs> batch_norm2d_relu_max_pool2d_bwd;
 inline constinit Kernel<CrossEntropyFwdArgs> cross_entropy_fwd;
 inline constinit Kernel<CrossEntropyBwdArgs> cross_entropy_bwd;
 inline constinit Kernel<MseFwdArgs> mse_fwd;
@@ -305,6 +324,7 @@ inline constinit Kernel<Upsample2dArgs> upsample2d_fwd, upsample2d_bwd;
 inline constinit Kernel<SoftmaxFwdArgs> softmax_fwd;
 inline constinit Kernel<SoftmaxBwdArgs> softmax_bwd;
 inline constinit Kernel<DropoutArgs> dropout;
+inline constinit Kernel<LogMelArgs> log_mel;
 }  // namespace cpu
 
 namespace cuda {
@@ -318,6 +338,8 @@ void relu_fwd(const ReluFwdArgs& args, Stream stream);
 void relu_bwd(const ReluBwdArgs& args, Stream stream);
 void batch_norm2d_fwd(const BatchNorm2dFwdArgs& args, Stream stream);
 void batch_norm2d_bwd(const BatchNorm2dBwdArgs& args, Stream stream);
+void batch_norm2d_relu_max_pool2d_fwd(const BatchNorm2dReluMaxPool2dFwdArgs& args, Stream stream);
+void batch_norm2d_relu_max_pool2d_bwd(const BatchNorm2dReluMaxPool2dBwdArgs& args, Stream stream);
 void cross_entropy_fwd(const CrossEntropyFwdArgs& args, Stream stream);
 void cross_entropy_bwd(const CrossEntropyBwdArgs& args, Stream stream);
 void mse_fwd(const MseFwdArgs& args, Stream stream);

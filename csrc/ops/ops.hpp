@@ -56,6 +56,14 @@ void batch_norm2d_fwd(const Tensor& x, const Tensor& gamma, const Tensor& beta, 
                       const Tensor& mean, const Tensor& rstd);
 void batch_norm2d_bwd(const Tensor& dy, const Tensor& x, const Tensor& gamma, const Tensor& mean, const Tensor& rstd,
                       bool training, const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta);
+Shape batch_norm2d_relu_max_pool2d_shape(const Shape& x, Pair pool);
+void batch_norm2d_relu_max_pool2d_fwd(const Tensor& x, const Tensor& gamma, const Tensor& beta,
+                                      const Tensor& running_mean, const Tensor& running_var, Pair pool, bool training,
+                                      double momentum, double eps, const Tensor& y, const Tensor& argmax,
+                                      const Tensor& mean, const Tensor& rstd);
+void batch_norm2d_relu_max_pool2d_bwd(const Tensor& dy, const Tensor& argmax, const Tensor& x, const Tensor& gamma,
+                                      const Tensor& mean, const Tensor& rstd, Pair pool, bool training,
+                                      const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta);
 void cross_entropy_fwd(const Tensor& logits, const Tensor& target, const std::optional<Tensor>& weight,
                        double label_smoothing, std::int64_t ignore_index, const Scalar<double>& grad_scale,
                        const Tensor& loss, const Tensor& dlogits);

@@ -18,6 +18,9 @@ __all__: list[str] = [
     "avg_pool2d_fwd",
     "batch_norm2d_bwd",
     "batch_norm2d_fwd",
+    "batch_norm2d_relu_max_pool2d_bwd",
+    "batch_norm2d_relu_max_pool2d_fwd",
+    "batch_norm2d_relu_max_pool2d_shape",
     "cast",
     "conv2d_bgrad",
     "conv2d_dgrad",
@@ -145,6 +148,44 @@ def batch_norm2d_fwd(
     mean: numpy.ndarray,
     rstd: numpy.ndarray,
 ) -> None: ...
+def batch_norm2d_relu_max_pool2d_bwd(
+    dy: numpy.ndarray,
+    argmax: numpy.ndarray,
+    x: numpy.ndarray,
+    gamma: numpy.ndarray,
+    mean: numpy.ndarray,
+    rstd: numpy.ndarray,
+    pool: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    training: bool,
+    dx: numpy.ndarray,
+    dgamma: numpy.ndarray,
+    dbeta: numpy.ndarray,
+) -> None: ...
+def batch_norm2d_relu_max_pool2d_fwd(
+    x: numpy.ndarray,
+    gamma: numpy.ndarray,
+    beta: numpy.ndarray,
+    running_mean: numpy.ndarray,
+    running_var: numpy.ndarray,
+    pool: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    training: bool,
+    momentum: typing.SupportsFloat | typing.SupportsIndex,
+    eps: typing.SupportsFloat | typing.SupportsIndex,
+    y: numpy.ndarray,
+    argmax: numpy.ndarray,
+    mean: numpy.ndarray,
+    rstd: numpy.ndarray,
+) -> None: ...
+def batch_norm2d_relu_max_pool2d_shape(
+    x_shape: tuple[int, ...],
+    pool: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+) -> tuple[int, ...]: ...
 def cast(x: numpy.ndarray, y: numpy.ndarray) -> None: ...
 def conv2d_bgrad(dy: numpy.ndarray, db: numpy.ndarray) -> None: ...
 def conv2d_dgrad(

@@ -16,6 +16,7 @@ from reference.conv import (
 )
 from reference.dense import linear_bgrad, linear_dgrad, linear_fwd, linear_wgrad, relu_bwd, relu_fwd
 from reference.dropout import dropout_bwd, dropout_fwd
+from reference.log_mel import log_mel
 from reference.loss import (
     cross_entropy_bwd,
     cross_entropy_fwd,
@@ -24,7 +25,12 @@ from reference.loss import (
     softmax_bwd,
     softmax_fwd,
 )
-from reference.norm import batch_norm2d_bwd, batch_norm2d_fwd
+from reference.norm import (
+    batch_norm2d_bwd,
+    batch_norm2d_fwd,
+    batch_norm2d_relu_max_pool2d_bwd,
+    batch_norm2d_relu_max_pool2d_fwd,
+)
 from reference.optim import adam_step, sgd_step
 from reference.pool import (
     avg_pool2d_bwd,
@@ -43,6 +49,8 @@ __all__ = [
     "avg_pool2d_fwd",
     "batch_norm2d_bwd",
     "batch_norm2d_fwd",
+    "batch_norm2d_relu_max_pool2d_bwd",
+    "batch_norm2d_relu_max_pool2d_fwd",
     "conv2d_bgrad",
     "conv2d_dgrad",
     "conv2d_fwd",
@@ -62,6 +70,7 @@ __all__ = [
     "linear_dgrad",
     "linear_fwd",
     "linear_wgrad",
+    "log_mel",
     "max_pool2d_bwd",
     "max_pool2d_fwd",
     "mse_bwd",

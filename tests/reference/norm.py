@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from reference.pool import max_pool2d_bwd, max_pool2d_fwd
+
 OVER = (0, 1, 2)
 
 
@@ -32,3 +34,19 @@ def batch_norm2d_bwd(dy, x, gamma, mean, rstd, *, training=True):
     if training:
         dnormal = dy - dy.mean(axis=OVER) - normal * (dy * normal).mean(axis=OVER)
     return dnormal * rstd * gamma, dgamma, dbeta
+
+
+def batch_norm2d_relu_max_pool2d_fwd(
+    x, gamma, beta, running_mean, running_var, *, pool=2, **options
+):
+    """255 marks windows whose largest value before ReLU is <= 0; NaN is never dead."""
+    z, mean, rstd = batch_norm2d_fwd(x, gamma, beta, running_mean, running_var, **options)
+    largest, argmax = max_pool2d_fwd(z, pool)
+    dead = largest <= 0
+    argmax = np.where(dead, 255, argmax).astype(argmax.dtype)
+    return np.where(dead, 0.0, largest), argmax, mean, rstd
+
+
+def batch_norm2d_relu_max_pool2d_bwd(dy, argmax, x, gamma, mean, rstd, *, pool=2, training=True):
+    dz = max_pool2d_bwd(dy, argmax, x.shape, pool)
+    return batch_norm2d_bwd(dz, x, gamma, mean, rstd, training=training)

@@ -23,7 +23,12 @@ from stapes.ops.linear import linear_bgrad, linear_dgrad, linear_fwd, linear_wgr
 from stapes.ops.log_mel import log_mel
 from stapes.ops.loss import cross_entropy_bwd, cross_entropy_fwd, mse_bwd, mse_fwd
 from stapes.ops.loss_scale import find_inf, update_scale
-from stapes.ops.norm import batch_norm2d_bwd, batch_norm2d_fwd
+from stapes.ops.norm import (
+    batch_norm2d_bwd,
+    batch_norm2d_fwd,
+    batch_norm2d_relu_max_pool2d_bwd,
+    batch_norm2d_relu_max_pool2d_fwd,
+)
 from stapes.ops.optimizer import adam_step, sgd_step
 from stapes.ops.pooling import (
     avg_pool2d_bwd,
@@ -42,6 +47,8 @@ __all__ = [
     "avg_pool2d_fwd",
     "batch_norm2d_bwd",
     "batch_norm2d_fwd",
+    "batch_norm2d_relu_max_pool2d_bwd",
+    "batch_norm2d_relu_max_pool2d_fwd",
     "cast",
     "conv2d_bgrad",
     "conv2d_dgrad",

@@ -45,7 +45,7 @@ class Cast(Layer):
 class Fused(Layer):
     """A stage that stands for a layer with weights and those after it."""
 
-    def __init__(self, layer: Conv2d | Linear) -> None:
+    def __init__(self, layer: Conv2d | Linear | BatchNorm2d) -> None:
         super().__init__()
         self.layer = layer
 
@@ -67,6 +67,8 @@ class Fused(Layer):
 class Rectified(Fused):
     """A layer with ReLU in the epilogue of its kernel."""
 
+    layer: Conv2d | Linear
+
     def forward(self, x: Array) -> Array:
         x = self._start(x)
         y = self.layer._forward(x, activation="relu")
@@ -76,27 +78,6 @@ class Rectified(Fused):
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         (y,) = self._kept()
         return self.layer.backward(self._run("dy", ops.relu_bwd, dy, y), need_dx)
-
-
-class RectifiedInPlace(Layer):
-    """ReLU over the output of a layer that does not need it any more, and over the gradient."""
-
-    def __init__(self, layer: ReLU) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def _label(self) -> str:
-        return self.layer._label()
-
-    def forward(self, x: Array) -> Array:
-        self.training = self.layer.training
-        y = ops.relu_fwd(x, out=x)
-        self._keep(y)
-        return y
-
-    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
-        (y,) = self._kept()
-        return ops.relu_bwd(dy, y, out=dy) if need_dx else None
 
 
 class RectifiedPooled(Fused):
@@ -144,6 +125,44 @@ class RectifiedPooled(Fused):
             out=(dx, w.gradient(), db),
         )
         return self._put("dx", dx)
+
+
+class Normalised(Fused):
+    """BatchNorm2d + ReLU, and MaxPool2d: the map between is never written, nor its gradient."""
+
+    layer: BatchNorm2d
+
+    def __init__(self, layer: BatchNorm2d, pool: MaxPool2d | None = None) -> None:
+        super().__init__(layer)
+        self.pool = 1 if pool is None else pool.kernel_size
+
+    def forward(self, x: Array) -> Array:
+        x = self._start(x)
+        norm = self.layer
+        y, *kept = self._run(
+            "y",
+            ops.batch_norm2d_relu_max_pool2d_fwd,
+            x,
+            norm.weight._data,
+            norm.bias._data,
+            norm.running_mean,
+            norm.running_var,
+            training=self.training,
+            pool=self.pool,
+            momentum=norm.momentum,
+            eps=norm.eps,
+        )
+        self._keep(x, *kept)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        x, argmax, mean, rstd = self._kept()
+        weight, bias = self.layer.weight, self.layer.bias
+        out = (self._slot("dx"), weight.gradient(), bias.gradient())
+        dx, _, _ = ops.batch_norm2d_relu_max_pool2d_bwd(
+            dy, argmax, x, weight._data, mean, rstd, pool=self.pool, out=out
+        )
+        return self._put("dx", dx) if need_dx else None
 
 
 class Folded(Fused):
@@ -218,15 +237,18 @@ def fused(layers: Sequence[Layer], *, inference: bool = False) -> Iterator[Layer
             continue
         run = layers[i : i + 3]
         rectified = len(run) > 1 and isinstance(run[0], Conv2d | Linear) and type(run[1]) is ReLU
+        normalised = len(run) > 1 and type(run[0]) is BatchNorm2d and type(run[1]) is ReLU
         if rectified and len(run) == 3 and _pools_in_place(run[0], run[2]):
             yield RectifiedPooled(run[0], run[2])  # type: ignore[arg-type]
             i += 3
         elif rectified:
             yield Rectified(run[0])  # type: ignore[arg-type]
             i += 2
-        elif type(run[0]) is BatchNorm2d and len(run) == 3 and type(run[1]) is ReLU:
-            yield run[0]  # its backward pass reads its input, not its output
-            yield RectifiedInPlace(run[1])  # not the last stage: dy is a buffer, not the loss's own
+        elif normalised and len(run) == 3 and _pools_apart(run[2]):
+            yield Normalised(run[0], run[2])  # type: ignore[arg-type]
+            i += 3
+        elif normalised:
+            yield Normalised(run[0])  # type: ignore[arg-type]
             i += 2
         else:
             yield run[0]
@@ -247,7 +269,17 @@ def _folded(run: Sequence[Layer]) -> tuple[Folded, int] | None:
 
 def _pools_in_place(conv: Layer, pool: Layer) -> bool:
     """Tell whether the fused kernel computes this convolution with this pool."""
-    if type(conv) is not Conv2d or type(pool) is not MaxPool2d:
+    return (
+        type(conv) is Conv2d
+        and pair("Conv2d", "dilation", conv.dilation) == (1, 1)
+        and conv.groups == 1
+        and _pools_apart(pool)
+    )
+
+
+def _pools_apart(pool: Layer) -> bool:
+    """Tell whether this is a max pool of windows side by side, as fused kernels compute it."""
+    if type(pool) is not MaxPool2d:
         return False
     kernel = pair("MaxPool2d", "kernel_size", pool.kernel_size)
     stride = kernel if pool.stride is None else pair("MaxPool2d", "stride", pool.stride)
@@ -255,6 +287,4 @@ def _pools_in_place(conv: Layer, pool: Layer) -> bool:
         stride == kernel
         and kernel[0] * kernel[1] <= _LARGEST_WINDOW
         and padding("MaxPool2d", pool.padding) == (0, 0, 0, 0)
-        and pair("Conv2d", "dilation", conv.dilation) == (1, 1)
-        and conv.groups == 1
     )
