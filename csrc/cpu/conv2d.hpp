@@ -18,6 +18,13 @@ inline Conv2dShape flatten_pointwise(const Conv2dShape& s) {
   return flat;
 }
 
+// What flatten_pointwise made flat.
+inline bool is_row_of_pixels(const Conv2dShape& s) {
+  const Window2d& w = s.window;
+  return s.N == 1 && s.H == 1 && w.P == 1 && w.Q == s.W && w.kernel_h == 1 && w.kernel_w == 1 && w.stride_h == 1 &&
+         w.stride_w == 1 && w.pad_top + w.pad_bottom + w.pad_left + w.pad_right == 0;
+}
+
 inline Grid forward_grid(const Conv2dShape& s) {
   const Window2d& w = s.window;
   return {s.N,

@@ -4,11 +4,10 @@
 // Work: the rows h = a + stride_h * i of one phase a use the same r, and read dy at
 // p = i + (a + pad_top - r*dil_h) / stride_h: so each of the stride_h * stride_w phases of dx is a convolution of dy
 // with stride 1 and a part of the taps, done by direct.hpp with C as the output channels. A phase that no tap reaches
-// gets the bias. What winograd.hpp takes is done there, Linear with large weights by dense.hpp.
+// gets the bias. By winograd.hpp or dense.hpp instead where choice.hpp says so.
 // Numerics: those of direct.hpp, beginning with the bias, or of winograd.hpp or dense.hpp. Overwrites.
 #include "core/dispatch.hpp"
-#include "cpu/dense.hpp"
-#include "cpu/winograd.hpp"
+#include "cpu/choice.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
@@ -114,23 +113,31 @@ void dgrad_winograd(const Conv2dDgradArgs& a) {
       .write(static_cast<const T*>(a.b), false, static_cast<T*>(a.dx));
 }
 
+template <class T>
+void dgrad_dense(const Conv2dDgradArgs& a, const Conv2dShape& flat) {
+  const Dense d(flat);
+  OuterSum<T>{static_cast<const T*>(a.dy), static_cast<const T*>(a.w), static_cast<T*>(a.dx), d.M, d.K, d.C, d.K, 1}
+      .run();
+}
+
+template <class T>
+void dgrad_direct(const Conv2dDgradArgs& a, const Conv2dShape& s) {
+  const Window2d& w = s.window;
+  for (Index i = 0; i < w.stride_h && i < s.H; ++i)
+    for (Index j = 0; j < w.stride_w && j < s.W; ++j) {
+      const Phase<T> phase(a, s, i, j);
+      T* origin = static_cast<T*>(a.dx) + (i * s.W + j) * s.C;
+      run_direct(phase.conv(), Output<T>{origin, w.stride_h * s.W * s.C, w.stride_w * s.C}, s.H * s.W * s.C);
+    }
+}
+
 void dgrad(const Conv2dDgradArgs& a) {
   const Conv2dShape shape = flatten_pointwise(a.shape);
-  const Window2d& w = shape.window;
   with_dtype(a.dtype, [&]<class T>(T) {
-    if (Dense::takes(shape) && a.b == nullptr) {
-      const auto *dy = static_cast<const T*>(a.dy), *weights = static_cast<const T*>(a.w);
-      const Dense d(shape);
-      return OuterSum<T>{dy, weights, static_cast<T*>(a.dx), d.M, d.K, d.C, d.K, 1}.run();
-    }
-    if (Winograd<T>::takes(shape, shape.K, shape.C, shape.N * shape.H * shape.W)) return dgrad_winograd<T>(a);
-    for (Index i = 0; i < w.stride_h && i < shape.H; ++i)
-      for (Index j = 0; j < w.stride_w && j < shape.W; ++j) {
-        const Phase<T> phase(a, shape, i, j);
-        T* origin = static_cast<T*>(a.dx) + (i * shape.W + j) * shape.C;
-        run_direct(phase.conv(), Output<T>{origin, w.stride_h * shape.W * shape.C, w.stride_w * shape.C},
-                   shape.H * shape.W * shape.C);
-      }
+    const Conv chosen = choose_dgrad<T>(shape);
+    if (chosen == Conv::kDense && a.b == nullptr) return dgrad_dense<T>(a, shape);
+    if (chosen == Conv::kWinograd) return dgrad_winograd<T>(a);
+    dgrad_direct<T>(a, shape);
   });
 }
 

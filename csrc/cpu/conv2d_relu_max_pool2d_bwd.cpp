@@ -1,16 +1,13 @@
 // dx, dw and db from the gradient of y = max_pool2d(relu(conv2d(x, w) + b)) and its argmax
 // dy and argmax (N, P / pool_h, Q / pool_w, K), x and dx (N,H,W,C), w and dw (K,R,S,C); dx may be absent.
 // Work: the kernels that go over the pooled gradient (pool_select_wgrad.hpp, pool_sparse_wgrad.hpp,
-// pool_sparse_dgrad.hpp); where these do not take the shape, or lose, dy goes to the argmax position of its window and
-// the dense kernels do the rest.
+// pool_sparse_dgrad.hpp) where choice.hpp says so; else dy goes to the argmax position of its window and the dense kernels
+// do the rest.
 // Numerics: those of the parts. Overwrites.
 #include <optional>
 
 #include "core/dispatch.hpp"
-#include "cpu/pool_select_wgrad.hpp"
-#include "cpu/pool_sparse_dgrad.hpp"
-#include "cpu/pool_sparse_wgrad.hpp"
-#include "cpu/winograd_wgrad.hpp"
+#include "cpu/choice.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
@@ -49,24 +46,23 @@ class Expanded {
   std::optional<Workspace> dz_;
 };
 
-// From so many channels on the sums of PoolSparseWgrad leave L1, and Winograd's dense wgrad is ahead: bench/README.md.
-inline constexpr Index kDenseChannels = 128;
-
 template <class T>
 void weight_gradient(const Conv2dReluMaxPool2dBwdArgs& a, const PoolGrid& pool, Expanded<T>& dz) {
   T *dw = static_cast<T*>(a.dw), *db = static_cast<T*>(a.db);
+  const PooledWgrad chosen = choose_pooled_wgrad<T>(a.shape, pool);
   if constexpr (kLanes<T> >= 4) {
-    if (PoolSelectWgrad<T>::takes(a.shape, pool)) return PoolSelectWgrad<T>(a, pool)(dw, db);
+    if (chosen == PooledWgrad::kSelect) return PoolSelectWgrad<T>(a, pool)(dw, db);
   }
-  const bool dense = WinogradWgrad<T>::takes(a.shape) && a.shape.C >= kDenseChannels;
-  if (!dense && PoolSparseWgrad<T>::takes(a.shape, pool)) return PoolSparseWgrad<T>(a, pool)(dw, db);
+  if (chosen == PooledWgrad::kSparse) return PoolSparseWgrad<T>(a, pool)(dw, db);
   conv2d_wgrad({dz(), a.x, dw, a.shape, a.dtype});
   conv2d_bgrad({dz(), db, pool.N * pool.P * pool.Q, pool.K, a.dtype});
 }
 
 template <class T>
 void input_gradient(const Conv2dReluMaxPool2dBwdArgs& a, const PoolGrid& pool, Expanded<T>& dz) {
-  if (PoolSparseDgrad<T>::takes(a.shape, pool)) return PoolSparseDgrad<T>(a, pool)(static_cast<T*>(a.dx));
+  if (choose_pooled_dgrad<T>(a.shape, pool) == PooledDgrad::kSparse) {
+    return PoolSparseDgrad<T>(a, pool)(static_cast<T*>(a.dx));
+  }
   conv2d_dgrad({dz(), a.w, nullptr, a.dx, a.shape, a.dtype});
 }
 

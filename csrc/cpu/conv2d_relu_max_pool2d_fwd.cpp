@@ -1,14 +1,12 @@
 // y = max_pool2d(relu(conv2d(x, w) + b)) with argmax
 // x (N,H,W,C), w (K,R,S,C), y and argmax (N, P / pool_h, Q / pool_w, K); windows do not overlap, leftover rows and
 // columns are dropped, a window has at most 255 places.
-// Work: 3x3 with stride 1 and 2x2 windows by Winograd (winograd.hpp), whose tile is the window, or, with 1 or 3 input
-// channels, by first_pool.hpp. Else bands are whole windows; a band's convolution stays in a cache-sized scratch, is
+// Work: as choice.hpp says by winograd.hpp, whose tile is the window, or by first_pool.hpp. Else bands are whole windows; a band's convolution stays in a cache-sized scratch, is
 // pooled from there and never written out.
 // Numerics: those of the parts. The maximum is taken before ReLU: a window whose largest value is <= 0 is dead
 // (argmax 255), and gets no gradient. NaN is never dead. Overwrites.
 #include "core/dispatch.hpp"
-#include "cpu/first_pool.hpp"
-#include "cpu/winograd.hpp"
+#include "cpu/choice.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
@@ -81,13 +79,10 @@ void fwd(const Conv2dReluMaxPool2dFwdArgs& a) {
   const PoolGrid pool{a.shape.N, a.shape.window.P, a.shape.window.Q, a.shape.K, a.pool_h, a.pool_w};
   if (pool.N == 0) return;
   with_dtype(a.dtype, [&]<class T>(T) {
-    if (pool.pool_h == 2 && pool.pool_w == 2 &&
-        Winograd<T>::takes(a.shape, a.shape.C, a.shape.K, pool.N * pool.P * pool.Q)) {
-      fwd_winograd<T>(a, pool);
-    } else if (FirstPool<T>::takes(a.shape, pool)) {
-      fwd_first<T>(a, pool);
-    } else {
-      fwd_direct<T>(a, pool);
+    switch (choose_pooled_fwd<T>(a.shape, pool)) {
+      case PooledFwd::kWinograd: return fwd_winograd<T>(a, pool);
+      case PooledFwd::kFirst: return fwd_first<T>(a, pool);
+      case PooledFwd::kDirect: return fwd_direct<T>(a, pool);
     }
   });
 }

@@ -5,14 +5,12 @@
 //   kAlongX: rows are k, vectors run along the taps and channels of x: what is summed is dw as it stands in memory;
 //   kAlongY: rows are the taps and channels, vectors run along k: for few input channels. Transposed at the end.
 // The one that wastes fewer lanes is taken. Depthwise has tiles of taps by channels.
-// Elsewhere: 3x3 with stride 1 and whole vectors of C (winograd_wgrad.hpp), 1x1 over many pixels (pointwise_wgrad.hpp),
-// Linear with large weights (dense.hpp), depthwise with few taps in a row (depthwise.hpp).
+// Elsewhere: what choice.hpp gives to winograd_wgrad.hpp, gathered_wgrad.hpp, dense.hpp or depthwise.hpp.
 // Threads: the bands are cut into chunks, a number fixed by the shape, each summed into a partial dw of its own.
 // Where dw is large there is one chunk, and the rows are shared out instead.
 // Numerics: sums in T, a chunk's pixels in order, then the chunks in order, or as those headers say. Overwrites.
 #include "core/dispatch.hpp"
-#include "cpu/pointwise_wgrad.hpp"
-#include "cpu/winograd_wgrad.hpp"
+#include "cpu/choice.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
@@ -327,6 +325,11 @@ void run_wgrad(const Problem<T>& pr, T* dw) {
   if (!direct) reduce(pr, partial, chunks, dw);
 }
 
+template <class T>
+void wgrad_dense(const T* dy, const T* x, T* dw, const Dense& d) {
+  OuterSum<T>{dy, x, dw, d.K, d.M, d.C, 1, d.K}.run();
+}
+
 void wgrad(const Conv2dWgradArgs& a) {
   const Conv2dShape s = flatten_pointwise(a.shape);
   with_dtype(a.dtype, [&]<class T>(T) {
@@ -337,13 +340,13 @@ void wgrad(const Conv2dWgradArgs& a) {
       return;
     }
     const auto *dy = static_cast<const T*>(a.dy), *x = static_cast<const T*>(a.x);
-    if (Dense::takes(s)) {
-      const Dense d(s);
-      return OuterSum<T>{dy, x, dw, d.K, d.M, d.C, 1, d.K}.run();
+    switch (choose_wgrad<T>(s)) {
+      case Wgrad::kDense: return wgrad_dense(dy, x, dw, Dense(s));
+      case Wgrad::kDepthwise: return Depthwise<T>(forward_grid(s)).wgrad(x, dy, dw);
+      case Wgrad::kWinograd: return WinogradWgrad<T>(x, dy, s).run(dw);
+      case Wgrad::kGathered: return GatheredWgrad<T>(x, dy, s).run(dw);
+      case Wgrad::kTiles: break;
     }
-    if (PointwiseWgrad<T>::takes(s)) return PointwiseWgrad<T>(x, dy, s).run(dw);
-    if (is_depthwise(s) && Depthwise<T>::takes(forward_grid(s))) return Depthwise<T>(forward_grid(s)).wgrad(x, dy, dw);
-    if (WinogradWgrad<T>::takes(s)) return WinogradWgrad<T>(x, dy, s).run(dw);
     run_wgrad(Problem<T>{x, dy, s, forward_grid(s), C, K, taps, choose_layout<T>(s, C, K)}, dw);
   });
 }

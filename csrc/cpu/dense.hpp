@@ -20,17 +20,7 @@ struct Dense {
   explicit Dense(const Conv2dShape& flat) : M(flat.W), C(flat.C), K(flat.K) {}
 
   // `flat` as flatten_pointwise makes it.
-  static bool takes(const Conv2dShape& flat) {
-    constexpr Index kMostRows = 256, kLeastWeights = 1 << 18;  // below, the weights stay in the cache anyhow
-    return is_row_of_pixels(flat) && flat.groups == 1 && flat.W <= kMostRows && flat.C >= 1024 &&
-           flat.C * flat.K >= kLeastWeights;
-  }
-
-  static bool is_row_of_pixels(const Conv2dShape& s) {
-    const Window2d& w = s.window;
-    return s.N == 1 && s.H == 1 && w.P == 1 && w.Q == s.W && w.kernel_h == 1 && w.kernel_w == 1 && w.stride_h == 1 &&
-           w.stride_w == 1 && w.pad_top + w.pad_bottom + w.pad_left + w.pad_right == 0;
-  }
+  static bool can(const Conv2dShape& flat) { return is_row_of_pixels(flat) && flat.groups == 1; }
 };
 
 // Lanes added pairwise: the first half to the second, and so on.

@@ -38,7 +38,7 @@ struct DepthwiseOutputs {
 template <class T>
 class Depthwise {
  public:
-  static bool takes(const Grid& g) {
+  static bool can(const Grid& g) {
     const bool together = g.cols.count == 1 || (g.cols.count <= kMostTaps && g.cols.step == 1);
     return g.cols.count > 0 && g.rows.count > 0 && together && g.stride_w <= 2;
   }

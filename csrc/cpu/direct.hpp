@@ -85,6 +85,9 @@ class PixelWalk {
     }
   }
 
+  Index x_step() const { return x_step_; }
+  Index y_step() const { return y_step_; }
+
   void advance() {
     x_ += x_step_;
     y_ += y_step_;
@@ -101,18 +104,24 @@ class PixelWalk {
   Index cols_, x_step_, y_step_, x_row_, y_row_, col_ = 0;
 };
 
-// One block of NV vectors of outputs (from channel `k0` of the group on) for all pixels of a band.
+// One block of NV vectors of outputs (from channel `k0` of the group on) for all pixels of a band. Meanwhile the cache
+// fetches where the next tile will be written, and `ahead` elements of each of its pixels.
 template <class T, int NV>
 void run_block(const DirectConv<T>& conv, PixelWalk<T> walk, Index pixels, const Segment* segments, Index count,
-               const T* w, const T* bias, Index width) {
+               const T* w, const T* bias, Index width, Index ahead) {
   constexpr int MR = kTileRows<NV>;
-  const Index w_stride = Blocks<T>(conv.groups).padded();
+  constexpr Index kLine = 64 / sizeof(T);
+  const Index w_stride = Blocks<T>(conv.groups).padded(), x_step = MR * walk.x_step(), y_step = MR * walk.y_step();
   for (Index left = pixels; left > 0; left -= MR) {
     const T* x[MR];
     T* y[MR];
     walk.template next<MR>(left, x, y);
     Tile<T, MR, NV> tile;
     tile.set(bias);
+    for (int m = 0; m < MR; ++m) {
+      __builtin_prefetch(y[m] + y_step, 1);
+      for (Index i = 0; i < ahead; i += kLine) __builtin_prefetch(x[m] + x_step + i);
+    }
     if (conv.depthwise) {
       tile.add_depthwise(x, segments, count, w, w_stride);
     } else {
@@ -145,6 +154,7 @@ void run_band(const DirectConv<T>& conv, const Bands& bands, const Band& band, c
               const Segments<T>& segments, const Output<T>& out, Range units) {
   const Index K = conv.depthwise ? conv.groups : conv.K;
   const Blocks<T> blocks(K);
+  const Index ahead = conv.tap_count == 1 && bands.in_place() ? conv.C : 0;  // else a patch is in the cache already
   for (Index u = units.begin; u < units.end; ++u) {
     const Index g = u / blocks.count;
     const Range block = blocks.block(u % blocks.count);
@@ -155,7 +165,7 @@ void run_band(const DirectConv<T>& conv, const Bands& bands, const Band& band, c
     const T* w = conv.panels + (conv.depthwise ? k0 : channel * conv.depth());
     with_vectors(static_cast<int>(block.end - block.begin), [&]<int NV>() {
       run_block<T, NV>(conv, walk, band.rows * band.cols, segments.begin(), segments.count(), w, conv.bias + channel,
-                       K - k0);
+                       K - k0, u == units.begin ? ahead : 0);
     });
   }
 }
@@ -179,7 +189,7 @@ bool needs_slack(const DirectConv<T>& conv) {
 template <class T>
 void run_direct(const DirectConv<T>& conv, const Output<T>& y, Index image_stride) {
   if (conv.grid.N == 0 || conv.grid.P == 0 || conv.grid.Q == 0) return;
-  if (conv.depthwise && conv.tap_count > 0 && Depthwise<T>::takes(conv.grid)) {
+  if (conv.depthwise && conv.tap_count > 0 && Depthwise<T>::can(conv.grid)) {
     return Depthwise<T>(conv.grid).forward(conv.input, conv.panels, conv.bias, conv.relu, y.origin, image_stride,
                                            y.row_stride, y.pixel_stride);
   }

@@ -13,7 +13,7 @@ namespace stapes::cpu::STAPES_ISA_NAME {
 template <class T>
 class FirstPool {
  public:
-  static bool takes(const Conv2dShape& s, const PoolGrid& pool) {
+  static bool can(const Conv2dShape& s, const PoolGrid& pool) {
     const Window2d& w = s.window;
     return pool.pool_h == 2 && pool.pool_w == 2 && (s.C == 1 || s.C == 3) && w.kernel_h == 3 && w.kernel_w == 3 &&
            w.stride_h == 1 && w.stride_w == 1 && w.dil_h == 1 && w.dil_w == 1;

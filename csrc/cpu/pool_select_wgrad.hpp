@@ -42,7 +42,7 @@ template <class T>
 template <class T>
 class PoolSelectWgrad {
  public:
-  static bool takes(const Conv2dShape& s, const PoolGrid& pool) {
+  static bool can(const Conv2dShape& s, const PoolGrid& pool) {
     return pool.pool_h == 2 && pool.pool_w == 2 && s.C <= 4 &&
            s.window.kernel_h * s.window.kernel_w * s.C <= kMostDepth;
   }

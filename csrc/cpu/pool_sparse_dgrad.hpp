@@ -19,7 +19,7 @@ template <class T>
 class PoolSparseDgrad {
  public:
   // Columns that are far from the image, by a large stride or padding, would be scratch memory too.
-  static bool takes(const Conv2dShape& s, const PoolGrid& pool) {
+  static bool can(const Conv2dShape& s, const PoolGrid& pool) {
     return pool.area() > 1 && s.window.kernel_w * s.C % kLanes<T> == 0 &&
            columns(covered(s, pool)) <= 2 * (s.W + s.window.kernel_w);
   }

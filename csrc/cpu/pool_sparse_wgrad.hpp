@@ -16,7 +16,7 @@ namespace stapes::cpu::STAPES_ISA_NAME {
 template <class T>
 class PoolSparseWgrad {
  public:
-  static bool takes(const Conv2dShape& s, const PoolGrid& pool) {
+  static bool can(const Conv2dShape& s, const PoolGrid& pool) {
     return pool.area() > 1 && s.window.kernel_w * s.C >= kLanes<T>;
   }
 

@@ -34,10 +34,8 @@ template <class T>
 template <class T>
 class Winograd {
  public:
-  // Whether the shape is one that this computes faster than direct.hpp: `pixels` of K channels from C.
-  static bool takes(const Conv2dShape& s, Index C, Index K, Index pixels) {
-    return is_3x3(s) && C % kLanes<T> == 0 && C >= 2 * kLanes<T> && K >= 2 * kLanes<T> && pixels >= kFewestPixels;
-  }
+  // C: channels that are read.
+  static bool can(const Conv2dShape& s, Index C) { return is_3x3(s) && C % kLanes<T> == 0; }
 
   Winograd(const T* x, const Grid& grid, Index K, const WinogradWeights<T>& w)
       : x_(x),
@@ -110,9 +108,8 @@ class Winograd {
   }
 
   static constexpr Index kRows = kTileRows<Blocks<T>::kMost>, kMostTiles = 48;
-  static constexpr Index kFewestPixels = 300;  // with 256 the transform of the weights costs what is won
-  static constexpr Index kBlock = 48 * 1024;   // elements: of what lies before and after the products, in L2
-  static constexpr Index kPatch = 12 * 1024;   // elements
+  static constexpr Index kBlock = 48 * 1024;  // elements: of what lies before and after the products, in L2
+  static constexpr Index kPatch = 12 * 1024;  // elements
 
   [[gnu::always_inline]] void write_tile(const TileOutputs<T>& tile, bool relu, T* y, Index rows, Index cols,
                                          Index count) const {

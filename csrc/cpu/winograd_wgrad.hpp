@@ -17,7 +17,7 @@ namespace stapes::cpu::STAPES_ISA_NAME {
 template <class T>
 class WinogradWgrad {
  public:
-  static bool takes(const Conv2dShape& s) { return is_3x3(s) && s.C % kLanes<T> == 0 && s.K >= kLanes<T>; }
+  static bool can(const Conv2dShape& s) { return is_3x3(s) && s.C % kLanes<T> == 0; }
 
   WinogradWgrad(const T* x, const T* dy, const Conv2dShape& s)
       : x_(x),

@@ -1,0 +1,137 @@
+// The weight gradient of a dense convolution, or of Linear, over many pixels: dw (K, L) = sum over the outputs' pixels of
+// dy (K) x what the pixel's taps read of x (L = R*S*C)
+// Work: for some outputs at a time, their dy and what their taps read are copied to rows that lie together, which reads
+// memory in order; the rows' outer products are added to sums in memory (outer.hpp), while the next dy, and for 1x1 the
+// next pixels, are fetched. The outputs are cut into chunks, a number fixed by the shape, with sums of their own; where
+// there are more threads than chunks, these share a chunk's k.
+// Numerics: sums in T, a chunk's outputs in order, then the chunks in order. Overwrites.
+#pragma once
+
+#include "cpu/outer.hpp"
+
+namespace stapes::cpu::STAPES_ISA_NAME {
+
+// Copies n elements, whole vectors and what is left; the rest of the last vector becomes zeros.
+template <class T>
+[[gnu::always_inline]] inline void copy_vectors(const T* from, Index n, T* to) {
+  const Index whole = n / kLanes<T> * kLanes<T>;
+  for (Index i = 0; i < whole; i += kLanes<T>) store(to + i, load(from + i));
+  if (whole < n) store(to + whole, load_part(from + whole, static_cast<int>(n - whole)));
+}
+
+// What the taps of an output read, as a row: (R, S, C), zeros where they leave the image. A vector more may be written.
+template <class T>
+struct TapReader {
+  Grid grid;
+
+  void read(const T* x, Index output, T* to) const {
+    const Grid& g = grid;
+    const Index image = output / (g.P * g.Q), pixel = output % (g.P * g.Q);
+    const Index h0 = pixel / g.Q * g.stride_h + g.rows.first, w0 = pixel % g.Q * g.stride_w + g.cols.first;
+    const bool together = g.cols.step == 1 && w0 >= 0 && w0 + g.cols.count <= g.W;
+    x += image * g.H * g.W * g.C;
+    for (Index r = 0; r < g.rows.count; ++r, to += g.cols.count * g.C) {
+      const Index h = h0 + r * g.rows.step;
+      if (h < 0 || h >= g.H) {
+        std::memset(static_cast<void*>(to), 0, static_cast<std::size_t>(g.cols.count * g.C) * sizeof(T));
+      } else if (together) {
+        copy_vectors(x + (h * g.W + w0) * g.C, g.cols.count * g.C, to);
+      } else {
+        read_apart(x + h * g.W * g.C, w0, to);
+      }
+    }
+  }
+
+ private:
+  void read_apart(const T* row, Index w0, T* to) const {
+    const Grid& g = grid;
+    for (Index s = 0; s < g.cols.count; ++s, to += g.C) {
+      const Index w = w0 + s * g.cols.step;
+      if (w < 0 || w >= g.W) {
+        std::memset(static_cast<void*>(to), 0, static_cast<std::size_t>(g.C) * sizeof(T));
+      } else {
+        copy_vectors(row + w * g.C, g.C, to);
+      }
+    }
+  }
+};
+
+template <class T>
+class GatheredWgrad {
+ public:
+  // `s` as flatten_pointwise makes it. The sums of a chunk must fit.
+  static bool can(const Conv2dShape& s) { return s.groups == 1 && s.K * taps(s) * s.C <= kMostSums; }
+
+  GatheredWgrad(const T* x, const T* dy, const Conv2dShape& s)
+      : x_(x),
+        dy_(dy),
+        taps_{forward_grid(s)},
+        pointwise_(is_row_of_pixels(s)),
+        outputs_(s.N * s.window.P * s.window.Q),
+        C_(taps(s) * s.C),
+        K_(s.K),
+        products_{C_, scratch_row<T>(C_ + kLanes<T>), scratch_row<T>(s.K), round_up(C_, kLanes<T>)},
+        block_(pointwise_ ? clamp(kBlock / (C_ + s.K), 32, 128) : clamp(2 * kBlock / (C_ + s.K), 48, 128)) {}
+
+  void run(T* dw) const {
+    const Index size = K_ * products_.sums_row, blocks = ceil_div(outputs_, block_);
+    const Index chunks = clamp(kMostSums / size, 1, least(blocks, kTasksWanted));
+    const int threads = num_threads();
+    const Index splits = products_.splits(threads, chunks, K_);
+    const Workspace sums = workspace_of<T>(chunks * size), scratch = workspace_of<T>(threads * scratch_elements());
+    parallel_for(chunks * splits, threads, [&](Index task, int thread) {
+      const Index i = task / splits;
+      add_chunk(part(blocks, chunks, i), products_.share(K_, splits, task % splits),
+                scratch.as<T>() + thread * scratch_elements(), sums.as<T>() + i * size);
+    });
+    parallel_for(K_, threads, [&](Index k) {
+      for (Index c = 0; c < C_; ++c) {
+        const T* from = sums.as<T>() + k * products_.sums_row + c;
+        T sum = from[0];
+        for (Index i = 1; i < chunks; ++i) sum += from[i * size];
+        dw[k * C_ + c] = sum;
+      }
+    });
+  }
+
+ private:
+  static constexpr Index kBlock = 9 * 1024;    // elements: of x and dy, in L1; in L2 where the taps are many
+  static constexpr Index kMostSums = 1 << 19;  // elements, of all chunks
+
+  static Index taps(const Conv2dShape& s) { return s.window.kernel_h * s.window.kernel_w; }
+  Index scratch_elements() const { return block_ * (products_.x_row + products_.y_row); }
+
+  void add_chunk(Range blocks, Range ks, T* scratch, T* sums) const {
+    std::memset(static_cast<void*>(sums + ks.begin * products_.sums_row), 0,
+                static_cast<std::size_t>((ks.end - ks.begin) * products_.sums_row) * sizeof(T));
+    T *x = scratch, *dy = scratch + block_ * products_.x_row;
+    const Index tiles = Blocks<T>(C_).count * ceil_div(ks.end - ks.begin, OuterProducts<T>::kRows);
+    for (Index i = blocks.begin; i < blocks.end; ++i) {
+      const Index first = i * block_, count = least(block_, outputs_ - first);
+      for (Index j = 0; j < count; ++j) {
+        if (pointwise_) {
+          copy_vectors(x_ + (first + j) * C_, C_, x + j * products_.x_row);
+        } else {
+          taps_.read(x_, first + j, x + j * products_.x_row);
+        }
+        copy_vectors(dy_ + (first + j) * K_, K_, dy + j * products_.y_row);
+      }
+      const Index behind = first + count, next = least(block_, outputs_ - behind);
+      Prefetch next_x(x_ + (pointwise_ ? behind * C_ : 0), pointwise_ ? next * C_ : 0, tiles),
+          next_dy(dy_ + behind * K_, next * K_, tiles);
+      products_.add(x, dy, count, ks, sums, [&] {
+        next_x();
+        next_dy();
+      });
+    }
+  }
+
+  const T *x_, *dy_;
+  TapReader<T> taps_;
+  bool pointwise_;
+  Index outputs_, C_, K_;  // C: what the taps of one output read
+  OuterProducts<T> products_;
+  Index block_;  // outputs copied at a time
+};
+
+}  // namespace stapes::cpu::STAPES_ISA_NAME
