@@ -154,6 +154,14 @@ def ratio_text(row: Row) -> str:
     return f"{ratio.median:.2f} ± {ratio.median * ratio.spread:.2f}"
 
 
+def line(row: Row) -> str:
+    """Return what was measured as a line of text."""
+    text = f"{row.what} {row.on}: {1e3 * row.times[OURS].median:.3f} ms"
+    if row.best_peer is not None:
+        text += f", {row.best_peer} takes {ratio_text(row)} times as long"
+    return text + (" (disturbed)" if row.disturbed else "")
+
+
 COLUMNS: Sequence[Column] = (
     Column("", lambda row: row.what),
     Column("on", lambda row: row.on),

@@ -98,7 +98,7 @@ class Theirs:
         loss = self.forward()
         loss.backward()
         self.optimizer.step()
-        return loss
+        return loss.detach()
 
     def infer(self) -> Any:
         """Compute the logits."""

@@ -291,7 +291,10 @@ def _measure(
     csv: Path | None,
     plot: Path | None,
 ) -> None:
-    """Measure, then show, write and draw all rows; those there are where it is interrupted."""
+    """Measure, then show, write and draw all rows; those there are where it is interrupted.
+
+    Each row is told as soon as it is known, and stands in the JSON file from then on.
+    """
     from stapes.bench import report
 
     say(report.heading(machine))
@@ -300,6 +303,9 @@ def _measure(
         with _progress(count) as advance:
             for row in rows:
                 result.rows.append(row)
+                if json:
+                    report.save(result, json)
+                say(report.line(row))
                 advance(f"{row.what} {row.on}")
     finally:
         if result.rows:
