@@ -11,6 +11,7 @@ import numpy as np
 import reference
 from devices import UPDATED
 from numerics import Random, wide
+from stapes.audio import LogMel
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Call:
     @property
     def updated(self):
         """Positions of the arguments that it updates in place."""
-        return UPDATED.get(self.op, ()) if self.note != "evaluation" else ()
+        return UPDATED.get(self.op, ()) if "evaluation" not in self.note else ()
 
     @property
     def gives_tuple(self):
@@ -63,6 +64,8 @@ GIVES_TUPLE = {
     "max_pool2d_fwd",
     "batch_norm2d_fwd",
     "batch_norm2d_bwd",
+    "batch_norm2d_relu_max_pool2d_fwd",
+    "batch_norm2d_relu_max_pool2d_bwd",
     "cross_entropy_fwd",
 }
 
@@ -94,6 +97,7 @@ def calls(dtype, big=False):
         *batch_norm_calls(normal, exact, big),
         *loss_calls(normal, draw, big),
         *step_calls(normal, exact, big),
+        *feature_calls(exact, big),
     ]
 
 
@@ -172,15 +176,28 @@ def dense_calls(normal, exact, big):
 
 
 def batch_norm_calls(normal, exact, big):
-    c = 19
-    shape = (9, 40, 40, c) if big else (2, 3, 4, c)
-    x, dy, gamma, beta, mean = normal(*shape), normal(*shape), exact(c), exact(c), exact(c)
-    var = exact(c) ** 2 + gamma.dtype.type(0.5)
-    for training in (True, False):
-        note = "training" if training else "evaluation"
-        o = {"training": training}
-        yield Call("batch_norm2d_fwd", (x, gamma, beta, mean, var), o, note)
-        yield Call("batch_norm2d_bwd", (dy, x, gamma, mean, var), o, note)
+    for c, kind in ((19, ""), (24, "-vectors")):
+        shape = (9, 40, 40, c) if big else (2, 3, 4, c)
+        x, dy, gamma, beta, mean = normal(*shape), normal(*shape), exact(c), exact(c), exact(c)
+        var = exact(c) ** 2 + gamma.dtype.type(0.5)
+        for training in (True, False):
+            note = ("training" if training else "evaluation") + kind
+            o = {"training": training}
+            yield Call("batch_norm2d_fwd", (x, gamma, beta, mean, var), o, note)
+            yield Call("batch_norm2d_bwd", (dy, x, gamma, mean, var), o, note)
+            yield from pooled_norm_calls((x, gamma, beta, mean, var), normal, o, note)
+
+
+def pooled_norm_calls(inputs, normal, options, note):
+    x, gamma, beta, mean, var = inputs
+    for pool in (1, 2):
+        o = {**options, "pool": pool}
+        fresh = mean.copy(), var.copy()
+        y, argmax, *_ = reference.batch_norm2d_relu_max_pool2d_fwd(x, gamma, beta, *fresh, **o)
+        args = normal(*y.shape), argmax, x, gamma, mean, var
+        name = f"{note}-pool" if pool > 1 else note
+        yield Call("batch_norm2d_relu_max_pool2d_fwd", inputs, o, name)
+        yield Call("batch_norm2d_relu_max_pool2d_bwd", args, o, name)
 
 
 def loss_calls(normal, draw, big):
@@ -207,3 +224,11 @@ def step_calls(normal, exact, big):
     o = {"lr": 0.1, "weight_decay": 0.01}
     yield Call("sgd_step", (params, grads, m), {**o, "momentum": 0.9, "nesterov": True})
     yield Call("adam_step", (params, grads, m, v, 3), {**o, "betas": (0.9, 0.999), "eps": 1e-8})
+
+
+def feature_calls(exact, big):
+    x = exact(3, 150_000 if big else 1200)
+    for note, preset in {"": "librosa", "reflected": "torchaudio", "kaldi": "kaldi"}.items():
+        features = LogMel(n_fft=420, n_mels=10, preset=preset)  # 210 = 2 * 3 * 5 * 7
+        o = features.operator_settings(x.shape[1])
+        yield Call("log_mel", (x, *features.operator_tables()), o, note)

@@ -145,7 +145,7 @@ def test_wrong_dtype_of_one_input(call):
     if call.op == "cross_entropy_fwd":
         arrays = arrays[:1]  # probabilities are of any real dtype
     wrong = ["float16", "int32", "uint8", "complex64", "bool", ">f4", "O", "U8"]
-    if len(arrays) > 1:
+    if len(arrays) > 1 and call.op != "log_mel":  # whose samples may be wider than the rest
         wrong.append("float64")
     for i, j, x in arrays:
         for other in wrong:

@@ -1,5 +1,4 @@
 #include <limits>
-#include <utility>
 
 #include "core/check.hpp"
 #include "core/dispatch.hpp"
@@ -8,7 +7,7 @@
 namespace stapes::ops {
 namespace {
 
-// The kernel's transform fits into 64 KB of shared memory, which every device has.
+// CUDA's transform fits into 64 KB of shared memory, which every device has.
 constexpr std::int64_t kMaxTransform = 2048;
 
 FramePadding padding_of(const Check& check, const std::string& name) {
@@ -34,12 +33,14 @@ void log_mel(const Tensor& x, const Tensor& window, const Tensor& roots, const T
              bool remove_mean, double preemphasis, double floor, bool decibels) {
   const Check check("log_mel", {in("x", x), in("window", window), in("roots", roots), in("bins", bins),
                                 in("weights", weights), out("y", y)});
-  if (x.device.is_cpu()) {
-    check.fail_type("x must be on a CUDA device; on the CPU it is stapes.audio.LogMel that computes");
+  const bool cpu = x.device.is_cpu();
+  if (cpu) {
+    check.computes("x", x);
+  } else {
+    check.dtype("x", x, DType::kFloat32);
   }
-  for (const auto& [name, t] : {std::pair{"x", &x}, {"weights", &weights}, {"y", &y}}) {
-    check.dtype(name, *t, DType::kFloat32);
-  }
+  check.dtype("weights", weights, DType::kFloat32);
+  check.dtype("y", y, DType::kFloat32);
   check.dtype("window", window, DType::kFloat64);
   check.dtype("roots", roots, DType::kFloat64);
   check.dtype("bins", bins, DType::kInt32);
@@ -53,20 +54,22 @@ void log_mel(const Tensor& x, const Tensor& window, const Tensor& roots, const T
   check.shape("roots", roots, {n_fft, 2});
   check.shape("bins", bins, {bands, 2});
   check.shape("y", y, {x.shape[0], y.shape[1], bands});
-  check.require(n_fft >= 2 && length <= kMaxTransform, "n_fft must be 2 to ", 2 * kMaxTransform,
-                ", or odd and at most ", kMaxTransform, ", got ", n_fft);
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+  check.require(n_fft >= 2 && n_fft <= kMost, "n_fft must be 2 to 2^31 - 1, got ", n_fft);
+  check.require(cpu || length <= kMaxTransform, "n_fft must be 2 to ", 2 * kMaxTransform, ", or odd and at most ",
+                kMaxTransform, ", on CUDA, got ", n_fft);
   check.require(window.shape[0] >= 1 && window.shape[0] <= n_fft, "the window must have 1 to n_fft (", n_fft,
                 ") samples, got ", window.shape[0]);
-  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
   check.require(hop_length >= 1 && hop_length <= kMost, "hop_length must be 1 to 2^31 - 1, got ", hop_length);
   check.require(offset >= -kMost && offset <= kMost, "offset must be between -2^31 and 2^31, got ", offset);
   const LogMelArgs args{x.data,          window.data, roots.data,       bins.data,
                         weights.data,    y.data,      x.shape[0],       x.shape[1],
                         y.shape[1],      bands,       weights.shape[0], n_fft,
                         window.shape[0], hop_length,  offset,           padding_of(check, padding),
-                        remove_mean,     decibels,    preemphasis,      floor};
+                        remove_mean,     decibels,    preemphasis,      floor,
+                        x.dtype};
   check_frames(check, args);
-  run_cuda<cuda::log_mel>("log_mel", x, args);
+  run<cpu::log_mel, cuda::log_mel>("log_mel", x, args);
 }
 
 }  // namespace stapes::ops

@@ -101,8 +101,7 @@ class Features(ABC):
 def _checked(name: str, samples: npt.ArrayLike) -> npt.NDArray[np.floating]:
     x = np.asarray(samples)
     _check_form(name, x)
-    if x.dtype.itemsize not in (4, 8):
-        x = x.astype(np.float32 if x.dtype.itemsize < 4 else np.float64)
+    x = x.astype(np.float32 if x.dtype.itemsize <= 4 else np.float64, copy=False)
     if x.size and not (x.min() > -_MAX_SAMPLE and x.max() < _MAX_SAMPLE):  # a NaN fails too
         raise ValueError(
             f"{name}: samples must be finite, full scale is 1; got a NaN, an infinity "

@@ -1,12 +1,8 @@
-"""Log-mel spectrograms.
+"""Log-mel spectrograms: presets, and the tables that `stapes.ops.log_mel` computes them with.
 
-On the CPU, frames are taken in blocks that stay in the cache. All is float64 until the result is
-written: NumPy's FFT takes the same time in both precisions, and double keeps quiet bands beside
-loud ones exact. The bands are summed by ``einsum``, not by BLAS: the filters are sparse, the bits
-do not depend on the number of threads, and threads of the caller (NumPy releases the GIL in these
-loops) do not meet a second pool.
-
-CuPy arrays are computed on their GPU by one kernel: `stapes.ops.log_mel`.
+One kernel goes from the samples to the logarithms, on the CPU and on GPUs (`csrc/cpu/log_mel.cpp`,
+`csrc/cuda/log_mel.cu`). All is float64 until the logarithm: it keeps quiet bands beside loud ones
+exact. The bits do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -24,8 +20,6 @@ from stapes.audio.mel import Floats, filter_bank
 from stapes.audio.presets import preset_named
 from stapes.device import Array, is_cupy
 from stapes.ops.log_mel import log_mel
-
-_BLOCK_FRAMES = 256
 
 
 class LogMel(Features):
@@ -120,30 +114,34 @@ class LogMel(Features):
                 f"{name}: 0 <= fmin < fmax <= sample_rate / 2 must hold, got fmin={self.fmin:g}, "
                 f"fmax={self.fmax:g}, sample_rate={self.sample_rate}"
             )
-        self._window = p.window(self.win_length) * p.gain
-        self._filters = self._sparse_filters(nyquist)
+        window = np.asarray(p.window(self.win_length) * p.gain, np.float64)
+        self._tables = (window, self._roots(), *self._sparse_filters(nyquist))
 
-    def _sparse_filters(self, nyquist: float) -> list[tuple[slice, Floats]]:
+    def _roots(self) -> Floats:
+        angles = np.arange(self.n_fft) * (-2.0 * np.pi / self.n_fft)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+    def _sparse_filters(self, nyquist: float) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Return each filter's first and last bin + 1, and its weights, as `log_mel` takes them."""
         p = self._conventions
-        bins = self.n_fft // 2 + 1
+        n_bins = self.n_fft // 2 + 1
         # torchaudio's last bin is at half the rate also where n_fft is odd.
-        spacing = nyquist / (bins - 1) if p.scale == "htk" else self.sample_rate / self.n_fft
-        bin_hz = np.arange(bins, dtype=np.float64) * spacing
+        spacing = nyquist / (n_bins - 1) if p.scale == "htk" else self.sample_rate / self.n_fft
+        bin_hz = np.arange(n_bins, dtype=np.float64) * spacing
         bank = filter_bank(bin_hz, self.n_mels, self.fmin, self.fmax, p.scale, p.slaney_norm)
-        filters: list[tuple[slice, Floats]] = []
-        empty = 0
-        for weights in bank:
-            used = np.flatnonzero(weights)
-            empty += not used.size
-            span = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 1)
-            filters.append((span, weights[span].copy()))
+        used = [np.flatnonzero(band) for band in bank]
+        bins = np.array([(u[0], u[-1] + 1) if u.size else (0, 1) for u in used], np.int32)
+        weights = np.zeros((int(np.diff(bins).max()), self.n_mels), np.float32)
+        for band, (begin, end) in enumerate(bins):
+            weights[: end - begin, band] = bank[band, begin:end]
+        empty = sum(u.size == 0 for u in used)
         if empty:
             warnings.warn(
                 f"LogMel: {empty} of {self.n_mels} bands hold no FFT bin and stay constant: "
                 "use a larger n_fft or fewer n_mels",
                 stacklevel=3,
             )
-        return filters
+        return bins, weights
 
     def frames(self, n_samples: int) -> int:
         """Return the number of frames of `n_samples` samples.
@@ -180,27 +178,12 @@ class LogMel(Features):
         }
 
     def _compute(self, clips: Array) -> npt.NDArray[np.float32]:
-        if is_cupy(clips):
-            tables = _tables_on(self, clips.device.id)
-            return log_mel(clips, *tables, **self.operator_settings(clips.shape[1]))  # type: ignore[no-any-return]
-        frames = self.frames(clips.shape[1])
-        out = np.empty((len(clips), frames, self.bands), np.float32)
-        for clip, features in zip(clips, out, strict=True):
-            windows = self._cut(clip, frames)
-            for start in range(0, frames, _BLOCK_FRAMES):
-                block = slice(start, start + _BLOCK_FRAMES)
-                features[block] = self._log(self._energies(windows[block]))
-        return out
+        tables = _tables_on(self, clips.device.id) if is_cupy(clips) else self._tables
+        return log_mel(clips, *tables, **self.operator_settings(clips.shape[1]))  # type: ignore[no-any-return]
 
     def operator_tables(self) -> tuple[npt.NDArray[Any], ...]:
         """Return the window, roots, bins and weights that `stapes.ops.log_mel` takes."""
-        angles = np.arange(self.n_fft) * (-2.0 * np.pi / self.n_fft)
-        roots = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        bins = np.array([(span.start, span.stop) for span, _ in self._filters], np.int32)
-        weights = np.zeros((max(len(w) for _, w in self._filters), self.bands), np.float32)
-        for band, (_, column) in enumerate(self._filters):
-            weights[: len(column), band] = column
-        return self._window, roots, bins, weights
+        return self._tables
 
     def operator_settings(self, n_samples: int) -> dict[str, Any]:
         """Return the keywords that `stapes.ops.log_mel` takes for clips of so many samples."""
@@ -216,41 +199,6 @@ class LogMel(Features):
             "floor": p.floor,
             "decibels": p.decibels,
         }
-
-    def _cut(self, clip: npt.NDArray[np.floating], frames: int) -> npt.NDArray[np.floating]:
-        """Return a view ``(frames, win_length)`` of the clip, padded as the preset says."""
-        start = 0
-        if self._conventions.padding != "none":
-            clip = np.pad(clip, self.n_fft // 2, mode=self._conventions.padding)  # type: ignore[call-overload]
-            start = (self.n_fft - self.win_length) // 2  # the window lies in the middle of the FFT
-        view = np.lib.stride_tricks.sliding_window_view(clip[start:], self.win_length)
-        return view[:: self.hop_length][:frames]
-
-    def _energies(self, windows: npt.NDArray[np.floating]) -> Floats:
-        """Return the mel energies ``(frames, bands)`` of a block of frames."""
-        p = self._conventions
-        x = windows.astype(np.float64)
-        if p.remove_mean:
-            x -= x.mean(axis=1, keepdims=True)
-        if p.preemphasis:
-            first = x[:, 0] * (1.0 - p.preemphasis)
-            x[:, 1:] -= p.preemphasis * x[:, :-1]
-            x[:, 0] = first
-        x *= self._window
-        spectrum = np.fft.rfft(x, self.n_fft)
-        power = spectrum.real**2 + spectrum.imag**2
-        energies = np.empty((len(x), self.bands))
-        for band, (span, weights) in enumerate(self._filters):
-            np.einsum("fk,k->f", power[:, span], weights, out=energies[:, band])
-        return energies
-
-    def _log(self, energies: Floats) -> Floats:
-        np.maximum(energies, self._conventions.floor, out=energies)
-        if not self._conventions.decibels:
-            return np.log(energies, out=energies)
-        np.log10(energies, out=energies)
-        energies *= 10.0
-        return energies
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,6 +1,8 @@
-"""Log-mel spectrograms on a GPU."""
+"""Log-mel spectrograms."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from stapes import _core
 from stapes.device import Array, as_input, output
@@ -24,10 +26,9 @@ def log_mel(
     decibels: bool = True,
     out: Array | None = None,
 ) -> Array:
-    """Compute log-mel spectrograms in one pass over the samples, on CUDA alone.
+    """Compute log-mel spectrograms in one pass over the samples.
 
-    `stapes.audio.LogMel` calls this for CuPy arrays, with the tables of its preset; it computes
-    NumPy arrays itself.
+    `stapes.audio.LogMel` calls this with the tables of its preset.
 
     Frame t is ``win_length`` samples from ``t * hop_length + offset`` on. It loses its mean where
     ``remove_mean`` says so, then each sample ``preemphasis`` times the one before it (the first
@@ -37,12 +38,13 @@ def log_mel(
     Parameters
     ----------
     x : array of float32
-        (N, samples).
+        (N, samples). On the CPU also float64.
     window : array of float64
         (win_length,), at most n_fft.
     roots : array of float64
-        (n_fft, 2): real and imaginary part of ``exp(-2 pi i k / n_fft)``. n_fft is 2 to 4096, or
-        odd and at most 2048.
+        (n_fft, 2): real and imaginary part of ``exp(-2 pi i k / n_fft)``. On CUDA, n_fft is
+        2 to 4096, or odd and at most 2048. A prime factor p of it above 5 takes p operations for
+        each number.
     bins : array of int32
         (bands, 2): begin and end of each band's filter among the n_fft // 2 + 1 bins of the FFT.
         What lies beyond them, or is longer than ``weights``, is left out.
@@ -74,7 +76,7 @@ def log_mel(
     Raises
     ------
     TypeError
-        If an argument is no array, of another dtype, or not on a CUDA device.
+        If an argument is no array, of another dtype, or on another device.
     ValueError
         If shapes or sizes do not fit, a frame needs samples that are not there, or ``out`` has
         another shape, is read-only or overlaps an input.
@@ -91,7 +93,7 @@ def log_mel(
         raise ValueError(f"{op}: frames must be at least 0, got {frames}")
     if not isinstance(padding, str):
         raise TypeError(f"{op}: padding must be a str, got {type(padding).__name__}")
-    y = output(op, "out", out, x, shape)
+    y = output(op, "out", out, x, shape, np.float32)
     _core.log_mel(
         x, window, roots, bins, weights, y,
         integer(op, "hop_length", hop_length), integer(op, "offset", offset), padding,
