@@ -94,6 +94,14 @@ PYBIND11_MODULE(STAPES_MODULE, m) {
   def_operator(m, "batch_norm2d_relu_max_pool2d_bwd", &ops::batch_norm2d_relu_max_pool2d_bwd, arg("dy"), arg("argmax"),
                arg("x"), arg("gamma"), arg("mean"), arg("rstd"), arg("pool"), arg("training"), arg("dx"), arg("dgamma"),
                arg("dbeta"));
+  def_operator(m, "batch_norm2d_relu_conv2d_fwd", &ops::batch_norm2d_relu_conv2d_fwd, arg("x"), arg("gamma"),
+               arg("beta"), arg("running_mean"), arg("running_var"), arg("w"), arg("b").none(true), arg("training"),
+               arg("momentum"), arg("eps"), arg("y"), arg("norm"), arg("stride"), arg("padding").none(true),
+               arg("dilation"), arg("groups"), arg("precision"));
+  def_operator(m, "batch_norm2d_relu_conv2d_bwd", &ops::batch_norm2d_relu_conv2d_bwd, arg("dy"), arg("x"), arg("gamma"),
+               arg("norm"), arg("w"), arg("training"), arg("dx"), arg("dgamma"), arg("dbeta"), arg("dw"),
+               arg("db").none(true), arg("stride"), arg("padding").none(true), arg("dilation"), arg("groups"),
+               arg("precision"));
 
   def_operator(m, "cross_entropy_fwd", &ops::cross_entropy_fwd, arg("logits"), arg("target"), arg("weight").none(true),
                arg("label_smoothing"), arg("ignore_index"), arg("grad_scale"), arg("loss"), arg("dlogits"));

@@ -64,6 +64,8 @@ GIVES_TUPLE = {
     "max_pool2d_fwd",
     "batch_norm2d_fwd",
     "batch_norm2d_bwd",
+    "batch_norm2d_relu_conv2d_fwd",
+    "batch_norm2d_relu_conv2d_bwd",
     "batch_norm2d_relu_max_pool2d_fwd",
     "batch_norm2d_relu_max_pool2d_bwd",
     "cross_entropy_fwd",
@@ -185,7 +187,9 @@ def batch_norm_calls(normal, exact, big):
             o = {"training": training}
             yield Call("batch_norm2d_fwd", (x, gamma, beta, mean, var), o, note)
             yield Call("batch_norm2d_bwd", (dy, x, gamma, mean, var), o, note)
-            yield from pooled_norm_calls((x, gamma, beta, mean, var), normal, o, note)
+            inputs = x, gamma, beta, mean, var
+            yield from pooled_norm_calls(inputs, normal, o, note)
+            yield from norm_conv_calls(inputs, normal, exact, o, note)
 
 
 def pooled_norm_calls(inputs, normal, options, note):
@@ -198,6 +202,24 @@ def pooled_norm_calls(inputs, normal, options, note):
         name = f"{note}-pool" if pool > 1 else note
         yield Call("batch_norm2d_relu_max_pool2d_fwd", inputs, o, name)
         yield Call("batch_norm2d_relu_max_pool2d_bwd", args, o, name)
+
+
+def norm_conv_calls(inputs, normal, exact, options, note):
+    """With a convolution that is 1x1, depthwise, and neither."""
+    x, gamma, beta, mean, var = inputs
+    c = x.shape[-1]
+    windows = {
+        "": ((16, 1, 1, c), {}),
+        "-depthwise": ((c, 3, 3, 1), {"padding": 1, "groups": c}),
+        "-3x3": ((16, 3, 3, c), {"padding": 1}),
+    }
+    for kind, (shape, window) in windows.items():
+        w, b, o = normal(*shape), exact(shape[0]), {**options, **window}
+        fresh = mean.copy(), var.copy()
+        y, norm = reference.batch_norm2d_relu_conv2d_fwd(x, gamma, beta, *fresh, w, b, **o)
+        args = normal(*y.shape), x, gamma, norm.astype(gamma.dtype), w
+        yield Call("batch_norm2d_relu_conv2d_fwd", (*inputs, w, b), o, note + kind)
+        yield Call("batch_norm2d_relu_conv2d_bwd", args, o, note + kind)
 
 
 def loss_calls(normal, draw, big):

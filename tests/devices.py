@@ -19,6 +19,7 @@ from numerics import bfloat16
 # Arguments, by position, that an operator updates in place.
 UPDATED = {
     "batch_norm2d_fwd": (3, 4),
+    "batch_norm2d_relu_conv2d_fwd": (3, 4),
     "batch_norm2d_relu_max_pool2d_fwd": (3, 4),
     "sgd_step": (0, 2),
     "adam_step": (0, 2, 3),

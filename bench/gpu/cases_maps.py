@@ -20,7 +20,8 @@ def elementwise_cases() -> Iterator[Case]:
 
     def maps(*names: str) -> Shapes:
         full = {"x": (32, 32, 64), "dy": (32, 32, 64), "small": (16, 16, 64), "rows": (64,)}
-        return lambda n: {k: (n, *full[k]) if k in full else (64,) for k in names}
+        others = {"w": (64, 1, 1, 64)}
+        return lambda n: {k: (n, *full[k]) if k in full else others.get(k, (64,)) for k in names}
 
     def pool_saved(t: Any) -> dict[str, Any]:
         return {"indices": nnf.max_pool2d(t.x, 2, return_indices=True)[1]}
@@ -97,6 +98,7 @@ def norm_cases(maps: Callable[..., Any]) -> Iterator[Case]:
                    t.dy, t.x, t.gamma, None, None, t.batch_mean, t.rstd, True, 1e-5,
                    [True, True, True])))  # fmt: skip
     yield from pooled_norm_cases(maps, theirs_statistics)
+    yield from norm_conv_cases(maps, theirs_statistics)
 
 
 def pooled_norm_cases(
@@ -141,6 +143,45 @@ def pooled_norm_cases(
                ours_before=saved, theirs_before=theirs_saved, theirs=theirs_bwd,
                ours=lambda a, p, out: ops.batch_norm2d_relu_max_pool2d_bwd(
                    a.small, a.argmax, a.x, a.gamma, a.batch_mean, a.rstd, out=out))  # fmt: skip
+
+
+def norm_conv_cases(
+    maps: Callable[..., Any], theirs_statistics: Callable[[Any], dict[str, Any]]
+) -> Iterator[Case]:
+    """Yield batch normalisation with ReLU and a 1x1 convolution behind it, in training."""
+    names = "x", "gamma", "beta", "mean", "var", "w"
+
+    def fwd(a: Any, p: dict[str, Any], out: Any) -> Any:
+        return ops.batch_norm2d_relu_conv2d_fwd(
+            a.x, a.gamma, a.beta, a.mean, a.var, a.w, training=True, out=out
+        )
+
+    def rectified(t: Any, mean: Any = None, var: Any = None) -> Any:
+        return torch.relu(nnf.batch_norm(t.x, mean, var, t.gamma, t.beta, True, 0.1, 1e-5))
+
+    def bwd(a: Any, p: dict[str, Any], out: Any) -> Any:
+        out = None if out is None else (*out, None)
+        return ops.batch_norm2d_relu_conv2d_bwd(
+            a.dy, a.x, a.gamma, a.norm, a.w, need_db=False, out=out
+        )[:4]
+
+    def theirs_bwd(t: Any) -> tuple[Any, ...]:
+        dz, dw, _ = aten.convolution_backward(
+            t.dy, t.z, t.w, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]
+        )
+        dz = aten.threshold_backward(dz, t.z, 0)
+        of_norm = aten.native_batch_norm_backward(
+            dz, t.x, t.gamma, None, None, t.batch_mean, t.rstd, True, 1e-5, [True, True, True]
+        )
+        return *of_norm, dw
+
+    yield Case("batch norm, relu, 1x1 conv fwd", "other", maps(*names), fwd,
+               lambda t: (nnf.conv2d(rectified(t, t.mean, t.var), t.w),))  # fmt: skip
+    yield Case("batch norm, relu, 1x1 conv bwd", "other", maps("dy", *names),
+               unread=frozenset({"beta", "mean", "var"}),
+               ours_before=lambda a, p: {"norm": fwd(a, p, None)[1]}, ours=bwd,
+               theirs_before=lambda t: {"z": rectified(t), **theirs_statistics(t)},
+               theirs=theirs_bwd)  # fmt: skip
 
 
 def optimizer_cases() -> Iterator[Case]:

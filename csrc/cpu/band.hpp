@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "cpu/parallel.hpp"
+#include "cpu/norm_relu.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 
@@ -111,9 +111,10 @@ class Bands {
     return row * row_stride() + col * grid_.C;
   }
 
-  // The band's patch: the pixel of the first tap for its first output. `scratch` holds patch_elements().
-  template <class T>
-  const T* gather(const T* x, const Band& band, T* scratch) const {
+  // The band's patch: the pixel of the first tap for its first output. `scratch` holds patch_elements(). A reader that
+  // changes what it copies (norm_relu.hpp) needs `slack`.
+  template <class T, class Reader = AsItLies<T>>
+  const T* gather(const T* x, const Band& band, T* scratch, const Reader& reader = {}) const {
     const Grid& g = grid_;
     const Index row0 = band.p * g.stride_h + g.rows.first, col0 = band.q * g.stride_w + g.cols.first;
     const T* image = x + band.n * g.H * g.W * g.C;
@@ -125,9 +126,10 @@ class Bands {
       if (h < 0 || h >= g.H) {
         fill_zero(to, cols * g.C);
       } else if (cols_.as_it_lies()) {
-        gather_run(image + h * g.W * g.C, col0, cols, to);
+        gather_run(image + h * g.W * g.C, col0, cols, to, reader);
       } else {
-        for (Index j = 0; j < cols; ++j) gather_run(image + h * g.W * g.C, col0 + cols_.source(j), 1, to + j * g.C);
+        for (Index j = 0; j < cols; ++j)
+          gather_run(image + h * g.W * g.C, col0 + cols_.source(j), 1, to + j * g.C, reader);
       }
     }
     return scratch;
@@ -142,14 +144,11 @@ class Bands {
   }
 
   // Pixels [col, col + cols) of a row of the image, zeros outside of it.
-  template <class T>
-  void gather_run(const T* row, Index col, Index cols, T* to) const {
+  template <class T, class Reader>
+  void gather_run(const T* row, Index col, Index cols, T* to, const Reader& reader) const {
     const Index C = grid_.C, left = clamp(-col, 0, cols), right = clamp(col + cols - grid_.W, 0, cols - left);
     fill_zero(to, left * C);
-    if (left + right < cols) {
-      std::memcpy(to + left * C, row + (col + left) * C,
-                  static_cast<std::size_t>((cols - left - right) * C) * sizeof(T));
-    }
+    if (left + right < cols) reader.copy(row + (col + left) * C, cols - left - right, C, to + left * C);
     fill_zero(to + (cols - right) * C, right * C);
   }
 

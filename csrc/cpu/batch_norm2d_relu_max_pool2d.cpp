@@ -49,14 +49,6 @@ class Strips {
   Index pixels_ = 0;
 };
 
-// f(V{}, c) for all channels, each once.
-template <class T, class F>
-[[gnu::always_inline]] inline void for_each_channel(Index C, const F& f) {
-  Index c = 0;
-  for (; c + kLanes<T> <= C; c += kLanes<T>) f(Vec<T>{}, c);
-  for (; c < C; ++c) f(T{}, c);
-}
-
 // Sizes of a window that are known to the compiler where h, w > 0.
 template <int h, int w>
 struct Window {

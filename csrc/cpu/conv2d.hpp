@@ -90,8 +90,8 @@ Index bias_elements(const DirectConv<T>& conv) {
 template <class T>
 class Forward {
  public:
-  Forward(const T* x, const T* w, const T* b, const Conv2dShape& shape, bool relu)
-      : conv_(describe(x, shape, relu)), packed_(workspace_of<T>(packed_elements(conv_) + bias_elements(conv_))) {
+  Forward(const T* x, const T* w, const T* b, const Conv2dShape& shape, bool relu, const NormRelu<T>* norm = nullptr)
+      : conv_(describe(x, shape, relu, norm)), packed_(workspace_of<T>(packed_elements(conv_) + bias_elements(conv_))) {
     T *panels = packed_.template as<T>(), *bias = panels + packed_elements(conv_);
     const Index depth = conv_.depth();
     if (conv_.depthwise) {
@@ -110,7 +110,7 @@ class Forward {
   const DirectConv<T>& conv() const { return conv_; }
 
  private:
-  static DirectConv<T> describe(const T* x, const Conv2dShape& s, bool relu) {
+  static DirectConv<T> describe(const T* x, const Conv2dShape& s, bool relu, const NormRelu<T>* norm) {
     return {.input = x,
             .grid = forward_grid(s),
             .groups = s.groups,
@@ -118,7 +118,8 @@ class Forward {
             .K = s.K / s.groups,
             .tap_count = s.window.kernel_h * s.window.kernel_w,
             .depthwise = is_depthwise(s),
-            .relu = relu};
+            .relu = relu,
+            .norm = norm};
   }
 
   DirectConv<T> conv_;

@@ -3,7 +3,7 @@
 // Work: for a few neighbouring outputs of a row at a time, all channels by vectors: a row of taps reads each pixel
 // once for all of those outputs. So memory is read in order, and the pixels of a row do not meet in a few sets of the
 // cache, as a fixed vector of channels of all pixels would. The image is read where it lies: taps that fall beside it
-// are left out, which at the ends of a row makes outputs of their own.
+// are left out, which at the ends of a row makes outputs of their own. What is read passes a reader (norm_relu.hpp).
 // Threads: pieces of the rows of all images, a number fixed by the shape; in wgrad each has sums of its own.
 // Numerics: sums in T, in the order of (r, s), beginning with the bias; in wgrad in the order of pixels, then of
 // pieces. Overwrites.
@@ -50,21 +50,34 @@ class Depthwise {
         end_(clamp((g.W - g.cols.count - g.cols.first + g.stride_w) / g.stride_w, begin_, g.Q)) {}
 
   // y (n,p,q) is at y + n * image + p * row + q * pixel; weights (R, S, padded channels), padded bias.
-  void forward(const T* x, const T* w, const T* bias, bool relu, T* y, Index image, Index row, Index pixel) const {
+  template <class Reader>
+  void forward(const T* x, const T* w, const T* bias, bool relu, T* y, Index image, Index row, Index pixel,
+               const Reader& reader) const {
     parallel_for(pieces(), [&](Index piece) {
       const Range rows = part(g_.N * g_.P, pieces(), piece);
       for (Index i = rows.begin; i < rows.end; ++i) {
-        const T* from = x + i / g_.P * g_.H * g_.W * g_.C;
-        T* to = y + i / g_.P * image + i % g_.P * row;
-        for_outputs(i % g_.P, [&]<int kS, int kStride, int M>(const DepthwiseOutputs& at) {
-          outputs<kS, kStride, M>(at, from + at.x, w, bias, relu, to + at.q * pixel, pixel);
-        });
+        forward_row(x, i, w, bias, relu, y + i / g_.P * image + i % g_.P * row, pixel, reader);
       }
     });
   }
 
-  // dw (C, R, S); dy (N, P, Q, C).
+  // Row i of all images' rows of outputs, to y.
+  template <class Reader>
+  void forward_row(const T* x, Index i, const T* w, const T* bias, bool relu, T* y, Index pixel,
+                   const Reader& reader) const {
+    x += i / g_.P * g_.H * g_.W * g_.C;
+    for_outputs(i % g_.P, [&]<int kS, int kStride, int M>(const DepthwiseOutputs& at) {
+      outputs<kS, kStride, M>(at, x + at.x, w, bias, relu, y + at.q * pixel, pixel, reader);
+    });
+  }
+
   void wgrad(const T* x, const T* dy, T* dw) const {
+    wgrad(x, dy, dw, AsItLies<T>{}, [](Index, Index) {});
+  }
+
+  // dw (C, R, S); dy (N, P, Q, C). before(piece, i) is called before row i of all images' rows of outputs is read.
+  template <class Reader, class F>
+  void wgrad(const T* x, const T* dy, T* dw, const Reader& reader, const F& before) const {
     const Index taps = g_.rows.count * g_.cols.count, size = taps * tap_;
     const Workspace sums = workspace_of<T>(pieces() * size);
     parallel_for(pieces(), [&](Index piece) {
@@ -73,8 +86,9 @@ class Depthwise {
       std::memset(static_cast<void*>(own), 0, static_cast<std::size_t>(size) * sizeof(T));
       for (Index i = rows.begin; i < rows.end; ++i) {
         const T* from = x + i / g_.P * g_.H * g_.W * g_.C;
+        before(piece, i);
         for_outputs(i % g_.P, [&]<int kS, int kStride, int M>(const DepthwiseOutputs& at) {
-          products<kS, kStride, M>(at, from + at.x, dy + (i * g_.Q + at.q) * g_.C, own);
+          products<kS, kStride, M>(at, from + at.x, dy + (i * g_.Q + at.q) * g_.C, own, reader);
         });
       }
     });
@@ -86,11 +100,11 @@ class Depthwise {
       }
   }
 
+  Index pieces() const { return clamp(g_.N * g_.P, 1, kMostPieces); }
+
  private:
   static constexpr int kMostTaps = 3, kOutputs = 4;  // with the pixels of their taps, what the registers hold
   static constexpr Index kMostPieces = 64;
-
-  Index pieces() const { return clamp(g_.N * g_.P, 1, kMostPieces); }
 
   // f.operator()<kS, kStride, M>(outputs) for all outputs of row p, in order: M of them with kS taps in a row.
   template <class F>
@@ -140,17 +154,18 @@ class Depthwise {
     }
   }
 
-  template <int kS, int kStride, int M>
+  template <int kS, int kStride, int M, class Reader>
   [[gnu::noinline]] void outputs(const DepthwiseOutputs& at, const T* x, const T* w, const T* bias, bool relu, T* y,
-                                 Index y_pixel) const {
+                                 Index y_pixel, const Reader& reader) const {
     const Index x_row = g_.rows.step * g_.W * g_.C, w_row = g_.cols.count * tap_;
     w += at.r * w_row + at.s * tap_;
     for_channel_vectors<T>(g_.C, [&](auto part, Index c, int n) {
+      const auto read = reader.channels(c);
       Vec<T> acc[M];
 #pragma GCC unroll 4
       for (int m = 0; m < M; ++m) acc[m] = load(bias + c);
       for (Index r = 0; r < at.rows; ++r) {
-        const Pixels<kS, kStride, M> in(part, x + r * x_row + c, g_.C, n);
+        const Pixels<kS, kStride, M> in(part, x + r * x_row + c, g_.C, n, read);
 #pragma GCC unroll 3
         for (int s = 0; s < kS; ++s) {
           const Vec<T> b = load(w + r * w_row + s * tap_ + c);
@@ -171,16 +186,18 @@ class Depthwise {
   }
 
   // sums (R, S, padded channels) += the products of outputs' gradients with what they read.
-  template <int kS, int kStride, int M>
-  [[gnu::noinline]] void products(const DepthwiseOutputs& at, const T* x, const T* dy, T* sums) const {
+  template <int kS, int kStride, int M, class Reader>
+  [[gnu::noinline]] void products(const DepthwiseOutputs& at, const T* x, const T* dy, T* sums,
+                                  const Reader& reader) const {
     const Index x_row = g_.rows.step * g_.W * g_.C, row = g_.cols.count * tap_;
     sums += at.r * row + at.s * tap_;
     for_channel_vectors<T>(g_.C, [&](auto part, Index c, int n) {
+      const auto read = reader.channels(c);
       Vec<T> g[M];
 #pragma GCC unroll 4
       for (int m = 0; m < M; ++m) g[m] = load_channels(part, dy + m * g_.C + c, n);
       for (Index r = 0; r < at.rows; ++r) {
-        const Pixels<kS, kStride, M> in(part, x + r * x_row + c, g_.C, n);
+        const Pixels<kS, kStride, M> in(part, x + r * x_row + c, g_.C, n, read);
 #pragma GCC unroll 3
         for (int s = 0; s < kS; ++s) {
           T* to = sums + r * row + s * tap_ + c;
@@ -199,10 +216,10 @@ class Depthwise {
     static constexpr int kCount = (M - 1) * kStride + kS;
     Vec<T> x[kCount];
 
-    template <class P>
-    [[gnu::always_inline]] Pixels(P part, const T* from, Index pixel, int n) {
+    template <class P, class Channels>
+    [[gnu::always_inline]] Pixels(P part, const T* from, Index pixel, int n, const Channels& read) {
 #pragma GCC unroll 9
-      for (int i = 0; i < kCount; ++i) x[i] = load_channels(part, from + i * pixel, n);
+      for (int i = 0; i < kCount; ++i) x[i] = read(load_channels(part, from + i * pixel, n));
     }
   };
 

@@ -37,6 +37,7 @@ struct DirectConv {
   const T* panels = nullptr;  // see pack_panels; depthwise: (tap, channel)
   const T* bias = nullptr;    // padded as the panels are; zeros where there is none
   bool relu = false;
+  const NormRelu<T>* norm = nullptr;  // what x becomes on the way, where given
 
   Index depth() const { return tap_count * C; }
 };
@@ -179,10 +180,17 @@ Index unit_count(const DirectConv<T>& conv) {
 inline constexpr Index kPatchTarget = 12 * 1024;  // elements: leaves most of a 256 KiB L2 to the weights
 inline constexpr Index kTasksWanted = 16;         // enough for several threads to share evenly
 
-// Depthwise tiles read whole vectors of x, so a patch must not end inside one.
+// Depthwise tiles read whole vectors of x, so a patch must not end inside one. What changes on the way is a copy.
 template <class T>
 bool needs_slack(const DirectConv<T>& conv) {
-  return conv.depthwise && conv.groups % kLanes<T> != 0;
+  return conv.norm != nullptr || (conv.depthwise && conv.groups % kLanes<T> != 0);
+}
+
+// f(reader) with how the convolution reads its input.
+template <class T, class F>
+void with_reader(const NormRelu<T>* norm, const F& f) {
+  if (norm != nullptr) return f(*norm);
+  f(AsItLies<T>{});
 }
 
 // y over the whole grid; position (n, p, q) is written at y + n * image_stride + p * row_stride + q * pixel_stride.
@@ -190,8 +198,10 @@ template <class T>
 void run_direct(const DirectConv<T>& conv, const Output<T>& y, Index image_stride) {
   if (conv.grid.N == 0 || conv.grid.P == 0 || conv.grid.Q == 0) return;
   if (conv.depthwise && conv.tap_count > 0 && Depthwise<T>::can(conv.grid)) {
-    return Depthwise<T>(conv.grid).forward(conv.input, conv.panels, conv.bias, conv.relu, y.origin, image_stride,
-                                           y.row_stride, y.pixel_stride);
+    return with_reader(conv.norm, [&](const auto& reader) {
+      Depthwise<T>(conv.grid).forward(conv.input, conv.panels, conv.bias, conv.relu, y.origin, image_stride,
+                                      y.row_stride, y.pixel_stride, reader);
+    });
   }
   const Bands bands(conv.grid, kPatchTarget, needs_slack(conv));
   const Segments<T> segments(conv, bands);
@@ -201,7 +211,10 @@ void run_direct(const DirectConv<T>& conv, const Output<T>& y, Index image_strid
   const Index units = unit_count(conv), splits = least(units, ceil_div(kTasksWanted, bands.count()));
   parallel_for(bands.count() * splits, threads, [&](Index task, int thread) {
     const Band band = bands[task / splits];
-    const T* patch = bands.gather(conv.input, band, scratch.as<T>() + thread * patch_elements);
+    const T* patch = nullptr;
+    with_reader(conv.norm, [&](const auto& reader) {
+      patch = bands.gather(conv.input, band, scratch.as<T>() + thread * patch_elements, reader);
+    });
     const Output<T> out{y.origin + band.n * image_stride + band.p * y.row_stride + band.q * y.pixel_stride,
                         y.row_stride, y.pixel_stride};
     run_band(conv, bands, band, patch, segments, out, part(units, splits, task % splits));

@@ -1,7 +1,7 @@
 // The weight gradient of a dense convolution, or of Linear, over many pixels: dw (K, L) = sum over the outputs' pixels of
 // dy (K) x what the pixel's taps read of x (L = R*S*C)
 // Work: for some outputs at a time, their dy and what their taps read are copied to rows that lie together, which reads
-// memory in order; the rows' outer products are added to sums in memory (outer.hpp), while the next dy, and for 1x1 the
+// memory in order, and passes a reader (norm_relu.hpp) for x; the rows' outer products are added to sums in memory (outer.hpp), while the next dy, and for 1x1 the
 // next pixels, are fetched. The outputs are cut into chunks, a number fixed by the shape, with sums of their own; where
 // there are more threads than chunks, these share a chunk's k.
 // Numerics: sums in T, a chunk's outputs in order, then the chunks in order. Overwrites.
@@ -19,12 +19,24 @@ template <class T>
   if (whole < n) store(to + whole, load_part(from + whole, static_cast<int>(n - whole)));
 }
 
+// Pixels that lie together; what is left of the last vector becomes zeros.
+template <class T, class Reader>
+[[gnu::always_inline]] inline void read_row(const T* from, Index pixels, Index C, T* to, const Reader& reader) {
+  if constexpr (std::is_same_v<Reader, AsItLies<T>>) {
+    copy_vectors(from, pixels * C, to);
+  } else {
+    reader.copy(from, pixels, C, to);
+    for (Index i = pixels * C; i % kLanes<T> != 0; ++i) to[i] = T(0);
+  }
+}
+
 // What the taps of an output read, as a row: (R, S, C), zeros where they leave the image. A vector more may be written.
 template <class T>
 struct TapReader {
   Grid grid;
 
-  void read(const T* x, Index output, T* to) const {
+  template <class Reader>
+  void read(const T* x, Index output, T* to, const Reader& reader) const {
     const Grid& g = grid;
     const Index image = output / (g.P * g.Q), pixel = output % (g.P * g.Q);
     const Index h0 = pixel / g.Q * g.stride_h + g.rows.first, w0 = pixel % g.Q * g.stride_w + g.cols.first;
@@ -35,22 +47,23 @@ struct TapReader {
       if (h < 0 || h >= g.H) {
         std::memset(static_cast<void*>(to), 0, static_cast<std::size_t>(g.cols.count * g.C) * sizeof(T));
       } else if (together) {
-        copy_vectors(x + (h * g.W + w0) * g.C, g.cols.count * g.C, to);
+        read_row(x + (h * g.W + w0) * g.C, g.cols.count, g.C, to, reader);
       } else {
-        read_apart(x + h * g.W * g.C, w0, to);
+        read_apart(x + h * g.W * g.C, w0, to, reader);
       }
     }
   }
 
  private:
-  void read_apart(const T* row, Index w0, T* to) const {
+  template <class Reader>
+  void read_apart(const T* row, Index w0, T* to, const Reader& reader) const {
     const Grid& g = grid;
     for (Index s = 0; s < g.cols.count; ++s, to += g.C) {
       const Index w = w0 + s * g.cols.step;
       if (w < 0 || w >= g.W) {
         std::memset(static_cast<void*>(to), 0, static_cast<std::size_t>(g.C) * sizeof(T));
       } else {
-        copy_vectors(row + w * g.C, g.C, to);
+        read_row(row + w * g.C, 1, g.C, to, reader);
       }
     }
   }
@@ -74,15 +87,23 @@ class GatheredWgrad {
         block_(pointwise_ ? clamp(kBlock / (C_ + s.K), 32, 128) : clamp(2 * kBlock / (C_ + s.K), 48, 128)) {}
 
   void run(T* dw) const {
-    const Index size = K_ * products_.sums_row, blocks = ceil_div(outputs_, block_);
-    const Index chunks = clamp(kMostSums / size, 1, least(blocks, kTasksWanted));
+    run(dw, AsItLies<T>{}, [](Index, Index, Index) {});
+  }
+
+  // behind(chunk, first, count) is called behind a block of outputs, which are in the cache then, with what they read.
+  template <class Reader, class F>
+  void run(T* dw, const Reader& reader, const F& behind) const {
+    const Index size = K_ * products_.sums_row, blocks = ceil_div(outputs_, block_), chunks = this->chunks();
     const int threads = num_threads();
     const Index splits = products_.splits(threads, chunks, K_);
     const Workspace sums = workspace_of<T>(chunks * size), scratch = workspace_of<T>(threads * scratch_elements());
     parallel_for(chunks * splits, threads, [&](Index task, int thread) {
       const Index i = task / splits;
       add_chunk(part(blocks, chunks, i), products_.share(K_, splits, task % splits),
-                scratch.as<T>() + thread * scratch_elements(), sums.as<T>() + i * size);
+                scratch.as<T>() + thread * scratch_elements(), sums.as<T>() + i * size, reader,
+                [&](Index first, Index count) {
+                  if (task % splits == 0) behind(i, first, count);
+                });
     });
     parallel_for(K_, threads, [&](Index k) {
       for (Index c = 0; c < C_; ++c) {
@@ -94,14 +115,20 @@ class GatheredWgrad {
     });
   }
 
+  Index chunks() const {
+    return clamp(kMostSums / (K_ * products_.sums_row), 1, least(ceil_div(outputs_, block_), kTasksWanted));
+  }
+
  private:
   static constexpr Index kBlock = 9 * 1024;    // elements: of x and dy, in L1; in L2 where the taps are many
   static constexpr Index kMostSums = 1 << 19;  // elements, of all chunks
 
   static Index taps(const Conv2dShape& s) { return s.window.kernel_h * s.window.kernel_w; }
+
   Index scratch_elements() const { return block_ * (products_.x_row + products_.y_row); }
 
-  void add_chunk(Range blocks, Range ks, T* scratch, T* sums) const {
+  template <class Reader, class F>
+  void add_chunk(Range blocks, Range ks, T* scratch, T* sums, const Reader& reader, const F& behind_block) const {
     std::memset(static_cast<void*>(sums + ks.begin * products_.sums_row), 0,
                 static_cast<std::size_t>((ks.end - ks.begin) * products_.sums_row) * sizeof(T));
     T *x = scratch, *dy = scratch + block_ * products_.x_row;
@@ -110,9 +137,9 @@ class GatheredWgrad {
       const Index first = i * block_, count = least(block_, outputs_ - first);
       for (Index j = 0; j < count; ++j) {
         if (pointwise_) {
-          copy_vectors(x_ + (first + j) * C_, C_, x + j * products_.x_row);
+          read_row(x_ + (first + j) * C_, 1, C_, x + j * products_.x_row, reader);
         } else {
-          taps_.read(x_, first + j, x + j * products_.x_row);
+          taps_.read(x_, first + j, x + j * products_.x_row, reader);
         }
         copy_vectors(dy_ + (first + j) * K_, K_, dy + j * products_.y_row);
       }
@@ -123,6 +150,7 @@ class GatheredWgrad {
         next_x();
         next_dy();
       });
+      behind_block(first, count);
     }
   }
 

@@ -54,4 +54,12 @@ template <class T, class F>
   for (std::int64_t c = 0; c < C; c += kStep) f(Vec<T>{}, c <= C - kStep ? c : C - kStep);
 }
 
+// As for_channels, but each channel once: f may change what it reads.
+template <class T, class F>
+[[gnu::always_inline]] inline void for_each_channel(std::int64_t C, const F& f) {
+  std::int64_t c = 0;
+  for (; c + kLanes<T> <= C; c += kLanes<T>) f(Vec<T>{}, c);
+  for (; c < C; ++c) f(T{}, c);
+}
+
 }  // namespace stapes::cpu::STAPES_ISA_NAME

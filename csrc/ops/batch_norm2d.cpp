@@ -1,28 +1,10 @@
-#include "core/check.hpp"
+#include "ops/batch_norm2d.hpp"
+
 #include "core/dispatch.hpp"
 #include "ops/ops.hpp"
 
 namespace stapes::ops {
 namespace {
-
-// Per-channel arrays are float64 beside float64 activations and float32 beside all others.
-struct ChannelCheck {
-  const Check& check;
-  Shape shape;
-  DType dtype;
-
-  ChannelCheck(const Check& check_, const Tensor& x) : check(check_), dtype(wide_of(x.dtype)) {
-    check.computes("x", x);
-    check.ndim("x", x, 4, "(N,H,W,C)");
-    check.require(x.shape[3] > 0, "x must have at least 1 channel");
-    shape = {x.shape[3]};
-  }
-
-  void operator()(const char* name, const Tensor& t) const {
-    check.dtype(name, t, dtype);
-    check.shape(name, t, shape);
-  }
-};
 
 constexpr std::int64_t kMostPlaces = 255;  // of a window: argmax is uint8, and 255 means dead
 
@@ -38,41 +20,37 @@ PooledMap pooled_map(const char* op, const Shape& x, Pair pool) {
   return {x[0], x[1], x[2], x[3], pool[0], pool[1]};
 }
 
-Shape pooled_shape(const PooledMap& m) { return {m.N, m.H / m.pool_h, m.W / m.pool_w, m.C}; }
+void check_statistics(const Check& check, const Tensor& x, const Tensor& mean, const Tensor& rstd) {
+  const ChannelCheck per_channel(check, x);
+  per_channel("mean", mean);
+  per_channel("rstd", rstd);
+}
 
-std::int64_t rows_of(const Tensor& x) { return x.shape[0] * x.shape[1] * x.shape[2]; }
+Shape pooled_shape(const PooledMap& m) { return {m.N, m.H / m.pool_h, m.W / m.pool_w, m.C}; }
 
 }  // namespace
 
-namespace {
-
-void check_fwd(const Check& check, const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,
-               const Tensor& running_var, bool training, double momentum, double eps, const Tensor& mean,
-               const Tensor& rstd) {
+void check_batch_norm_fwd(const Check& check, const Tensor& x, const Tensor& gamma, const Tensor& beta,
+                          const Tensor& running_mean, const Tensor& running_var, bool training, double momentum,
+                          double eps) {
   const ChannelCheck per_channel(check, x);
   per_channel("gamma", gamma);
   per_channel("beta", beta);
   per_channel("running_mean", running_mean);
   per_channel("running_var", running_var);
-  per_channel("mean", mean);
-  per_channel("rstd", rstd);
   check.require(eps >= 0, "eps must be at least 0, got ", eps);
   check.require(momentum >= 0 && momentum <= 1, "momentum must be in [0, 1], got ", momentum);
   check.require(!training || rows_of(x) > 1, "training needs more than 1 value per channel (N*H*W), got ", rows_of(x));
 }
 
-void check_bwd(const Check& check, const Tensor& x, const Tensor& gamma, const Tensor& mean, const Tensor& rstd,
-               const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta) {
+void check_batch_norm_bwd(const Check& check, const Tensor& x, const Tensor& gamma, const Tensor& dx,
+                          const Tensor& dgamma, const Tensor& dbeta) {
   const ChannelCheck per_channel(check, x);
   per_channel("gamma", gamma);
-  per_channel("mean", mean);
-  per_channel("rstd", rstd);
   check.matches("dx", dx, x, x.shape);
   per_channel("dgamma", dgamma);
   per_channel("dbeta", dbeta);
 }
-
-}  // namespace
 
 void batch_norm2d_fwd(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,
                       const Tensor& running_var, bool training, double momentum, double eps, const Tensor& y,
@@ -81,7 +59,8 @@ void batch_norm2d_fwd(const Tensor& x, const Tensor& gamma, const Tensor& beta, 
   const Check check("batch_norm2d_fwd",
                     {in("x", x), in("gamma", gamma), in("beta", beta), Arg{"running_mean", &running_mean, running},
                      Arg{"running_var", &running_var, running}, out("y", y), out("mean", mean), out("rstd", rstd)});
-  check_fwd(check, x, gamma, beta, running_mean, running_var, training, momentum, eps, mean, rstd);
+  check_batch_norm_fwd(check, x, gamma, beta, running_mean, running_var, training, momentum, eps);
+  check_statistics(check, x, mean, rstd);
   check.matches("y", y, x, x.shape);
   run<cpu::batch_norm2d_fwd, cuda::batch_norm2d_fwd>(
       "batch_norm2d_fwd", x,
@@ -93,7 +72,8 @@ void batch_norm2d_bwd(const Tensor& dy, const Tensor& x, const Tensor& gamma, co
                       bool training, const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta) {
   const Check check("batch_norm2d_bwd", {in("dy", dy), in("x", x), in("gamma", gamma), in("mean", mean),
                                          in("rstd", rstd), out("dx", dx), out("dgamma", dgamma), out("dbeta", dbeta)});
-  check_bwd(check, x, gamma, mean, rstd, dx, dgamma, dbeta);
+  check_batch_norm_bwd(check, x, gamma, dx, dgamma, dbeta);
+  check_statistics(check, x, mean, rstd);
   check.matches("dy", dy, x, x.shape);
   run<cpu::batch_norm2d_bwd, cuda::batch_norm2d_bwd>(
       "batch_norm2d_bwd", x,
@@ -114,7 +94,8 @@ void batch_norm2d_relu_max_pool2d_fwd(const Tensor& x, const Tensor& gamma, cons
   const Check check(op, {in("x", x), in("gamma", gamma), in("beta", beta), Arg{"running_mean", &running_mean, running},
                          Arg{"running_var", &running_var, running}, out("y", y), out("argmax", argmax),
                          out("mean", mean), out("rstd", rstd)});
-  check_fwd(check, x, gamma, beta, running_mean, running_var, training, momentum, eps, mean, rstd);
+  check_batch_norm_fwd(check, x, gamma, beta, running_mean, running_var, training, momentum, eps);
+  check_statistics(check, x, mean, rstd);
   const PooledMap map = pooled_map(op, x.shape, pool);
   check.matches("y", y, x, pooled_shape(map));
   check.dtype("argmax", argmax, DType::kUInt8);
@@ -132,7 +113,8 @@ void batch_norm2d_relu_max_pool2d_bwd(const Tensor& dy, const Tensor& argmax, co
   const char* op = "batch_norm2d_relu_max_pool2d_bwd";
   const Check check(op, {in("dy", dy), in("argmax", argmax), in("x", x), in("gamma", gamma), in("mean", mean),
                          in("rstd", rstd), out("dx", dx), out("dgamma", dgamma), out("dbeta", dbeta)});
-  check_bwd(check, x, gamma, mean, rstd, dx, dgamma, dbeta);
+  check_batch_norm_bwd(check, x, gamma, dx, dgamma, dbeta);
+  check_statistics(check, x, mean, rstd);
   const PooledMap map = pooled_map(op, x.shape, pool);
   check.matches("dy", dy, x, pooled_shape(map));
   check.dtype("argmax", argmax, DType::kUInt8);

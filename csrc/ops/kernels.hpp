@@ -206,6 +206,20 @@ struct Conv2dReluMaxPool2dBwdArgs {
   bool* argmax_valid;  // CPU only: set false, and nothing else done, where argmax holds no place of the window
 };
 
+
+// batch_norm2d_relu_conv2d. kept: (4, C), which are mean, scale, shift and rstd; y = conv(max(0, (x - mean) * scale + shift))
+struct BatchNorm2dReluConv2dFwdArgs {
+  BatchNorm2dFwdArgs norm;  // mean and rstd are those in `kept`, y is null
+  void* kept;
+  Conv2dFwdArgs conv;  // x is null
+};
+struct BatchNorm2dReluConv2dBwdArgs {
+  BatchNorm2dBwdArgs norm;  // mean and rstd are those in `kept`, dy is null
+  const void* kept;
+  Conv2dDgradArgs conv;  // dx is the gradient of x, not that of the convolution's input
+  void *dw, *db;         // db may be null
+};
+
 // max_pool2d: H, W are those of x and dx; argmax is in the layout of y
 struct MaxPool2dFwdArgs {
   const void* x;
@@ -307,6 +321,8 @@ inline constinit Kernel<BatchNorm2dFwdArgs> batch_norm2d_fwd;
 inline constinit Kernel<BatchNorm2dBwdArgs> batch_norm2d_bwd;
 inline constinit Kernel<BatchNorm2dReluMaxPool2dFwdArgs> batch_norm2d_relu_max_pool2d_fwd;
 inline constinit Kernel<BatchNorm2dReluMaxPool2dBwdArgs> batch_norm2d_relu_max_pool2d_bwd;
+inline constinit Kernel<BatchNorm2dReluConv2dFwdArgs> batch_norm2d_relu_conv2d_fwd;
+inline constinit Kernel<BatchNorm2dReluConv2dBwdArgs> batch_norm2d_relu_conv2d_bwd;
 inline constinit Kernel<CrossEntropyFwdArgs> cross_entropy_fwd;
 inline constinit Kernel<CrossEntropyBwdArgs> cross_entropy_bwd;
 inline constinit Kernel<MseFwdArgs> mse_fwd;
@@ -340,6 +356,8 @@ void batch_norm2d_fwd(const BatchNorm2dFwdArgs& args, Stream stream);
 void batch_norm2d_bwd(const BatchNorm2dBwdArgs& args, Stream stream);
 void batch_norm2d_relu_max_pool2d_fwd(const BatchNorm2dReluMaxPool2dFwdArgs& args, Stream stream);
 void batch_norm2d_relu_max_pool2d_bwd(const BatchNorm2dReluMaxPool2dBwdArgs& args, Stream stream);
+void batch_norm2d_relu_conv2d_fwd(const BatchNorm2dReluConv2dFwdArgs& args, Stream stream);
+void batch_norm2d_relu_conv2d_bwd(const BatchNorm2dReluConv2dBwdArgs& args, Stream stream);
 void cross_entropy_fwd(const CrossEntropyFwdArgs& args, Stream stream);
 void cross_entropy_bwd(const CrossEntropyBwdArgs& args, Stream stream);
 void mse_fwd(const MseFwdArgs& args, Stream stream);

@@ -64,6 +64,14 @@ void batch_norm2d_relu_max_pool2d_fwd(const Tensor& x, const Tensor& gamma, cons
 void batch_norm2d_relu_max_pool2d_bwd(const Tensor& dy, const Tensor& argmax, const Tensor& x, const Tensor& gamma,
                                       const Tensor& mean, const Tensor& rstd, Pair pool, bool training,
                                       const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta);
+void batch_norm2d_relu_conv2d_fwd(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,
+                                  const Tensor& running_var, const Tensor& w, const OptionalTensor& b, bool training,
+                                  double momentum, double eps, const Tensor& y, const Tensor& norm, Pair stride,
+                                  const Padding& padding, Pair dilation, std::int64_t groups, Precision precision);
+void batch_norm2d_relu_conv2d_bwd(const Tensor& dy, const Tensor& x, const Tensor& gamma, const Tensor& norm,
+                                  const Tensor& w, bool training, const Tensor& dx, const Tensor& dgamma,
+                                  const Tensor& dbeta, const Tensor& dw, const OptionalTensor& db, Pair stride,
+                                  const Padding& padding, Pair dilation, std::int64_t groups, Precision precision);
 void cross_entropy_fwd(const Tensor& logits, const Tensor& target, const std::optional<Tensor>& weight,
                        double label_smoothing, std::int64_t ignore_index, const Scalar<double>& grad_scale,
                        const Tensor& loss, const Tensor& dlogits);

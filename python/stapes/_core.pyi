@@ -18,6 +18,8 @@ __all__: list[str] = [
     "avg_pool2d_fwd",
     "batch_norm2d_bwd",
     "batch_norm2d_fwd",
+    "batch_norm2d_relu_conv2d_bwd",
+    "batch_norm2d_relu_conv2d_fwd",
     "batch_norm2d_relu_max_pool2d_bwd",
     "batch_norm2d_relu_max_pool2d_fwd",
     "batch_norm2d_relu_max_pool2d_shape",
@@ -147,6 +149,57 @@ def batch_norm2d_fwd(
     y: numpy.ndarray,
     mean: numpy.ndarray,
     rstd: numpy.ndarray,
+) -> None: ...
+def batch_norm2d_relu_conv2d_bwd(
+    dy: numpy.ndarray,
+    x: numpy.ndarray,
+    gamma: numpy.ndarray,
+    norm: numpy.ndarray,
+    w: numpy.ndarray,
+    training: bool,
+    dx: numpy.ndarray,
+    dgamma: numpy.ndarray,
+    dbeta: numpy.ndarray,
+    dw: numpy.ndarray,
+    db: numpy.ndarray | None,
+    stride: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    padding: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(4)"
+    ]
+    | None,
+    dilation: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    groups: typing.SupportsInt | typing.SupportsIndex,
+    precision: str,
+) -> None: ...
+def batch_norm2d_relu_conv2d_fwd(
+    x: numpy.ndarray,
+    gamma: numpy.ndarray,
+    beta: numpy.ndarray,
+    running_mean: numpy.ndarray,
+    running_var: numpy.ndarray,
+    w: numpy.ndarray,
+    b: numpy.ndarray | None,
+    training: bool,
+    momentum: typing.SupportsFloat | typing.SupportsIndex,
+    eps: typing.SupportsFloat | typing.SupportsIndex,
+    y: numpy.ndarray,
+    norm: numpy.ndarray,
+    stride: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    padding: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(4)"
+    ]
+    | None,
+    dilation: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    groups: typing.SupportsInt | typing.SupportsIndex,
+    precision: str,
 ) -> None: ...
 def batch_norm2d_relu_max_pool2d_bwd(
     dy: numpy.ndarray,

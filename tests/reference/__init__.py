@@ -28,6 +28,8 @@ from reference.loss import (
 from reference.norm import (
     batch_norm2d_bwd,
     batch_norm2d_fwd,
+    batch_norm2d_relu_conv2d_bwd,
+    batch_norm2d_relu_conv2d_fwd,
     batch_norm2d_relu_max_pool2d_bwd,
     batch_norm2d_relu_max_pool2d_fwd,
 )
@@ -49,6 +51,8 @@ __all__ = [
     "avg_pool2d_fwd",
     "batch_norm2d_bwd",
     "batch_norm2d_fwd",
+    "batch_norm2d_relu_conv2d_bwd",
+    "batch_norm2d_relu_conv2d_fwd",
     "batch_norm2d_relu_max_pool2d_bwd",
     "batch_norm2d_relu_max_pool2d_fwd",
     "conv2d_bgrad",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from reference.conv import conv2d_bgrad, conv2d_dgrad, conv2d_fwd, conv2d_wgrad
 from reference.pool import max_pool2d_bwd, max_pool2d_fwd
 
 OVER = (0, 1, 2)
@@ -50,3 +51,28 @@ def batch_norm2d_relu_max_pool2d_fwd(
 def batch_norm2d_relu_max_pool2d_bwd(dy, argmax, x, gamma, mean, rstd, *, pool=2, training=True):
     dz = max_pool2d_bwd(dy, argmax, x.shape, pool)
     return batch_norm2d_bwd(dz, x, gamma, mean, rstd, training=training)
+
+
+def batch_norm2d_relu_conv2d_fwd(
+    x, gamma, beta, running_mean, running_var, w, b=None, *, training, momentum=0.1, eps=1e-5,
+    **window,
+):  # fmt: skip
+    """norm: mean, and scale, shift and rstd of z = (x - mean) * scale + shift."""
+    z, mean, rstd = batch_norm2d_fwd(
+        x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps
+    )
+    norm = np.stack([mean, rstd * gamma, np.float64(beta), rstd])
+    return conv2d_fwd(relu(z), w, b, **window), norm
+
+
+def batch_norm2d_relu_conv2d_bwd(dy, x, gamma, norm, w, *, training=True, need_db=True, **window):
+    mean, scale, shift, rstd = np.float64(norm)
+    z = (np.float64(x) - mean) * scale + shift
+    dz = np.where(z <= 0, 0.0, conv2d_dgrad(dy, w, x.shape, **window))
+    dw = conv2d_wgrad(dy, relu(z), w.shape, **window)
+    db = conv2d_bgrad(dy) if need_db else None
+    return *batch_norm2d_bwd(dz, x, gamma, mean, rstd, training=training), dw, db
+
+
+def relu(z):
+    return np.where(z <= 0, 0.0, z)

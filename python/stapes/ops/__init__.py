@@ -29,6 +29,7 @@ from stapes.ops.norm import (
     batch_norm2d_relu_max_pool2d_bwd,
     batch_norm2d_relu_max_pool2d_fwd,
 )
+from stapes.ops.norm_conv import batch_norm2d_relu_conv2d_bwd, batch_norm2d_relu_conv2d_fwd
 from stapes.ops.optimizer import adam_step, sgd_step
 from stapes.ops.pooling import (
     avg_pool2d_bwd,
@@ -47,6 +48,8 @@ __all__ = [
     "avg_pool2d_fwd",
     "batch_norm2d_bwd",
     "batch_norm2d_fwd",
+    "batch_norm2d_relu_conv2d_bwd",
+    "batch_norm2d_relu_conv2d_fwd",
     "batch_norm2d_relu_max_pool2d_bwd",
     "batch_norm2d_relu_max_pool2d_fwd",
     "cast",

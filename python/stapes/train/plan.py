@@ -69,10 +69,10 @@ class Plan:
     """The stages of a network, and buffers for each input shape.
 
     A stage is a layer, or a run of layers with a kernel of its own: Conv2d + ReLU + MaxPool2d,
-    Conv2d + ReLU, Linear + ReLU, BatchNorm2d + ReLU with or without MaxPool2d. Nested Sequentials
-    are taken apart. Every operator writes into the array it returned the last time for this input
-    shape, so results of `forward` hold only until the next one: what leaves the network must be
-    copied.
+    Conv2d + ReLU, Linear + ReLU, BatchNorm2d + ReLU, alone or with MaxPool2d or Conv2d behind them.
+    Nested Sequentials are taken apart. Every operator writes into the array it returned the last
+    time for this input shape, so results of `forward` hold only until the next one: what leaves the
+    network must be copied.
 
     Parameters
     ----------

@@ -43,18 +43,28 @@ class Cast(Layer):
 
 
 class Fused(Layer):
-    """A stage that stands for a layer with weights and those after it."""
+    """A stage that stands for a layer with weights and those after it.
 
-    def __init__(self, layer: Conv2d | Linear | BatchNorm2d) -> None:
+    Attributes
+    ----------
+    layer : Layer
+        The first one.
+    layers : list of Layer
+        Those with weights.
+    """
+
+    def __init__(self, layer: Conv2d | Linear | BatchNorm2d, *others: Layer) -> None:
         super().__init__()
         self.layer = layer
+        self.layers: list[Layer] = [layer, *others]
 
     def parameters(self) -> list[Parameter]:
-        return self.layer.parameters()
+        return [p for layer in self.layers for p in layer.parameters()]
 
     def release(self) -> None:
         self._saved = None
-        self.layer.release()
+        for layer in self.layers:
+            layer.release()
 
     def _label(self) -> str:
         return self.layer._label()
@@ -165,6 +175,54 @@ class Normalised(Fused):
         return self._put("dx", dx) if need_dx else None
 
 
+class NormalisedConv(Fused):
+    """BatchNorm2d + ReLU + Conv2d: the map before the convolution is made anew in the backward."""
+
+    layer: BatchNorm2d
+
+    def __init__(self, layer: BatchNorm2d, conv: Conv2d) -> None:
+        super().__init__(layer, conv)
+        self.conv = conv
+
+    def forward(self, x: Array) -> Array:
+        x = self._start(x)
+        norm, conv = self.layer, self.conv
+        y, kept = self._run(
+            "y",
+            ops.batch_norm2d_relu_conv2d_fwd,
+            x,
+            norm.weight._data,
+            norm.bias._data,
+            norm.running_mean,
+            norm.running_var,
+            conv.weight.like(x),
+            conv._bias_data(),
+            training=self.training,
+            momentum=norm.momentum,
+            eps=norm.eps,
+            **conv._window(),
+        )
+        self._keep(x, kept)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        x, kept = self._kept()
+        norm, w, b = self.layer, self.conv.weight, self.conv.bias
+        db = None if b is None else b.gradient()
+        gradients = norm.weight.gradient(), norm.bias.gradient(), w.gradient(), db
+        dx, *_ = ops.batch_norm2d_relu_conv2d_bwd(
+            dy,
+            x,
+            norm.weight._data,
+            kept,
+            w.like(x),
+            **self.conv._window(),
+            need_db=b is not None,
+            out=(self._slot("dx"), *gradients),
+        )
+        return self._put("dx", dx) if need_dx else None
+
+
 class Folded(Fused):
     """Conv2d + BatchNorm2d with its running values, and ReLU and MaxPool2d behind them, to infer.
 
@@ -223,7 +281,7 @@ def inner(stage: Layer) -> list[Layer]:
     """Return the layers within a stage that is a container of its own kind, such as Residual."""
     if isinstance(stage, _Chain):
         return list(stage._walk())
-    return [stage.layer] if isinstance(stage, Fused) else []
+    return stage.layers if isinstance(stage, Fused) else []
 
 
 def fused(layers: Sequence[Layer], *, inference: bool = False) -> Iterator[Layer]:
@@ -247,6 +305,9 @@ def fused(layers: Sequence[Layer], *, inference: bool = False) -> Iterator[Layer
         elif normalised and len(run) == 3 and _pools_apart(run[2]):
             yield Normalised(run[0], run[2])  # type: ignore[arg-type]
             i += 3
+        elif normalised and len(run) == 3 and _convolves(layers[i + 2 : i + 4]):
+            yield NormalisedConv(run[0], run[2])  # type: ignore[arg-type]
+            i += 3
         elif normalised:
             yield Normalised(run[0])  # type: ignore[arg-type]
             i += 2
@@ -265,6 +326,11 @@ def _folded(run: Sequence[Layer]) -> tuple[Folded, int] | None:
     if len(run) == 4 and _pools_in_place(conv, run[3]):
         return Folded(conv, norm, rectified=True, pool=run[3]), 4  # type: ignore[arg-type]
     return Folded(conv, norm, rectified=True), 3
+
+
+def _convolves(run: Sequence[Layer]) -> bool:
+    """Tell whether this begins with a convolution that no kernel joins with a ReLU behind it."""
+    return type(run[0]) is Conv2d and (len(run) == 1 or type(run[1]) is not ReLU)
 
 
 def _pools_in_place(conv: Layer, pool: Layer) -> bool:

@@ -1,0 +1,35 @@
+// What the operators that normalise by channel ask of their arguments.
+#pragma once
+
+#include "core/check.hpp"
+
+namespace stapes::ops {
+
+inline std::int64_t rows_of(const Tensor& x) { return x.shape[0] * x.shape[1] * x.shape[2]; }
+
+// Per-channel arrays are float64 beside float64 activations and float32 beside all others.
+struct ChannelCheck {
+  const Check& check;
+  Shape shape;
+  DType dtype;
+
+  ChannelCheck(const Check& check_, const Tensor& x) : check(check_), dtype(wide_of(x.dtype)) {
+    check.computes("x", x);
+    check.ndim("x", x, 4, "(N,H,W,C)");
+    check.require(x.shape[3] > 0, "x must have at least 1 channel");
+    shape = {x.shape[3]};
+  }
+
+  void operator()(const char* name, const Tensor& t) const {
+    check.dtype(name, t, dtype);
+    check.shape(name, t, shape);
+  }
+};
+
+void check_batch_norm_fwd(const Check& check, const Tensor& x, const Tensor& gamma, const Tensor& beta,
+                          const Tensor& running_mean, const Tensor& running_var, bool training, double momentum,
+                          double eps);
+void check_batch_norm_bwd(const Check& check, const Tensor& x, const Tensor& gamma, const Tensor& dx,
+                          const Tensor& dgamma, const Tensor& dbeta);
+
+}  // namespace stapes::ops
