@@ -16,7 +16,8 @@ from stapes import ops
 from stapes.device import Array, array_module
 from stapes.nn.activation import Softmax
 from stapes.nn.chain import _Chain
-from stapes.train.stages import Cast, Folded, flat, fused, inner
+from stapes.train.fusing import flat, fused
+from stapes.train.stages import Cast, Folded, inner
 
 SHAPES_KEPT = 8
 """Input shapes whose buffers are kept: the batch, the last short one, other clip lengths."""
