@@ -145,6 +145,20 @@ def test_filters_outside_of_the_spectrum_are_cut_off(ops):
     np.testing.assert_allclose(y[..., 2:], -100.0, atol=5e-5)
 
 
+def test_what_a_filter_has_below_the_spectrum_is_left_out(ops):
+    """Its weights there are passed over: bin 0, the square of the sum, has that of row 5."""
+    window, roots, *_ = audio.LogMel(n_fft=16, win_length=16, n_mels=2).operator_tables()
+    bins = np.array([[-5, 1], [-5, 3]], np.int32)
+    weights = np.zeros((7, 2), np.float32)
+    weights[5, 0] = weights[6, 1] = 1
+    x = clip(40)[None]
+    o = {"frames": 3, "hop_length": 12, "decibels": False}
+    y = ops.log_mel(x, window, roots, bins, weights, **o)
+    np.testing.assert_allclose(y, reference.log_mel(x, window, roots, bins, weights, **o), 1e-5)
+    sums = [float(x[0, t : t + 16].astype(np.float64) @ window) for t in (0, 12, 24)]
+    np.testing.assert_allclose(y[0, :, 0], np.log(np.square(sums)), 1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -80,8 +80,8 @@ class Tables {
     const Index most = a.n_fft / 2 + 1;
     Index count = 0;
     for (Index b = 0; b < a.bands; ++b) {
-      const auto* range = static_cast<const std::int32_t*>(a.bins) + 2 * b;
-      const Index first = clamp(range[0], 0, most), end = least(least(range[1], most), first + a.width);
+      const std::int32_t* range = range_of(b);
+      const Index first = clamp(range[0], 0, most), end = least(least(range[1], most), range[0] + a.width);
       bands_.as<Band>()[b] = {first, end > first ? end - first : 0, nullptr};
       count += bands_.as<Band>()[b].count;
     }
@@ -94,10 +94,13 @@ class Tables {
     for (Index b = 0; b < a.bands; ++b) {
       Band& band = bands_.as<Band>()[b];
       band.weights = to;
-      const float* from = static_cast<const float*>(a.weights) + b;
-      for (Index k = 0; k < band.count; ++k) *to++ = scale * static_cast<double>(from[k * a.bands]);
+      const auto* weights = static_cast<const float*>(a.weights);
+      const Index row = band.first - range_of(b)[0];
+      for (Index k = 0; k < band.count; ++k) *to++ = scale * static_cast<double>(weights[(row + k) * a.bands + b]);
     }
   }
+
+  const std::int32_t* range_of(Index band) const { return static_cast<const std::int32_t*>(a.bins) + 2 * band; }
 
   Workspace slots_;  // 2 * length: where the samples go, and then the zeros
   Workspace bands_, weights_;

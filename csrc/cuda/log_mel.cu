@@ -77,9 +77,9 @@ __device__ __forceinline__ double power_of(const double2* Z, int length, bool pa
 
 __device__ __forceinline__ float log_energy(const LogMelArgs& a, const double* power, int bins, std::int64_t band) {
   const auto* range = static_cast<const std::int32_t*>(a.bins) + 2 * band;
-  const float* weight = static_cast<const float*>(a.weights) + band;
   const int begin = min(max(range[0], 0), bins);
-  const auto end = static_cast<int>(min(std::int64_t{min(range[1], bins)}, begin + a.width));
+  const auto end = static_cast<int>(min(std::int64_t{min(range[1], bins)}, range[0] + a.width));
+  const float* weight = static_cast<const float*>(a.weights) + (std::int64_t{begin} - range[0]) * a.bands + band;
   double energy = 0.0;
   for (int k = begin; k < end; ++k, weight += a.bands) energy += static_cast<double>(*weight) * power[k];
   const auto rounded = static_cast<float>(energy < a.floor ? a.floor : energy);

@@ -25,9 +25,9 @@ def log_mel(
         x = np.pad(x, ((0, 0), (before, after)), mode=padding)
     bank = np.zeros((n_fft // 2 + 1, len(bins)))
     for band, (first, last) in enumerate(bins):
-        first = int(np.clip(first, 0, len(bank)))
-        last = min(int(last), len(bank), first + len(weights))
-        bank[first:last, band] = weights[: max(0, last - first), band]
+        for k, weight in enumerate(weights[:, band], int(first)):
+            if 0 <= k < min(last, len(bank)):
+                bank[k, band] = weight
     y = np.empty((len(x), frames, len(bins)))
     for t in range(frames):
         start = t * hop_length + offset + (before if padding != "none" else 0)
