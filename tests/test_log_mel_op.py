@@ -159,6 +159,18 @@ def test_what_a_filter_has_below_the_spectrum_is_left_out(ops):
     np.testing.assert_allclose(y[0, :, 0], np.log(np.square(sums)), 1e-5)
 
 
+NO_BANDS = {"bins": np.zeros((0, 2), np.int32), "weights": np.zeros((1, 0), np.float32)}
+
+
+@pytest.mark.parametrize("changes", [{"frames": 2**40}, {"hop_length": 2**31 - 1}], ids=str)
+def test_no_bands(ops, changes):
+    features = audio.LogMel(n_mels=4)
+    settings = features.operator_settings(1000) | changes
+    tables = *features.operator_tables()[:2], *NO_BANDS.values()
+    y = ops.log_mel(clip(1000)[None], *tables, **settings)
+    assert y.shape == (1, settings["frames"], 0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -167,6 +179,7 @@ def test_what_a_filter_has_below_the_spectrum_is_left_out(ops):
         ({"padding": "reflect", "offset": -1000}, "frames must lie in the samples"),
         ({"hop_length": 0}, "hop_length must be 1"),
         ({"offset": 2**40}, "offset must be between"),
+        ({"hop_length": 2**31 - 1, "frames": 2**33} | NO_BANDS, "frames must lie before sample 2"),
         ({"frames": -1}, "frames must be at least 0"),
         ({"window": np.ones(513)}, "window must have 1 to n_fft"),
         ({"roots": np.ones((1, 2))}, "n_fft must be"),

@@ -19,6 +19,9 @@ FramePadding padding_of(const Check& check, const std::string& name) {
 
 // Frames read what `padding` makes of the samples from `offset` on; reflection goes once around each end.
 void check_frames(const Check& check, const LogMelArgs& a) {
+  constexpr std::int64_t kEnd = std::int64_t{1} << 62;  // so that no sample's number overflows
+  check.require(a.frames <= kEnd / a.hop_length, "frames must lie before sample 2^62, got ", a.frames, ", ",
+                a.hop_length, " samples apart");
   const std::int64_t end = a.offset + (a.frames - 1) * a.hop_length + a.win_length;
   const std::int64_t around = a.padding == FramePadding::kReflect ? a.samples - 1 : 0;
   if (a.padding == FramePadding::kConstant || a.frames == 0 || a.N == 0) return;
@@ -69,6 +72,7 @@ void log_mel(const Tensor& x, const Tensor& window, const Tensor& roots, const T
                         remove_mean,     decibels,    preemphasis,      floor,
                         x.dtype};
   check_frames(check, args);
+  if (y.numel() == 0) return;
   run<cpu::log_mel, cuda::log_mel>("log_mel", x, args);
 }
 
