@@ -1,6 +1,6 @@
 // Fourier transforms in double, kDoubles of them at once: one in each lane, so that nothing is ever shuffled.
 //   Z[k] = sum over m of z[m] exp(-2 pi i m k / length), of any length
-// Layout: vectors of real and of imaginary parts in turn. Sample m is written to where `place(m)` tells; Z comes out in
+// Layout: vectors of real and of imaginary parts in turn. Sample m is written to where `places` tells; Z comes out in
 //   order.
 // Work: in place, decimation in time: a pass of factor R makes one transform out of each R neighbours. Factors 8, 4, 2,
 //   3 and 5 by hand; any other, R, by its definition, which takes R operations for each number.
@@ -105,15 +105,15 @@ class Fft {
     }
   }
 
-  // Where sample m goes: its digits, the factors' remainders, in the opposite order.
-  Index place(Index m) const {
-    Index at = 0, size = length_;
+  // Where each sample goes: its digits, the factors' remainders, in the opposite order.
+  void places(std::uint32_t* to) const {
+    Index count = 1, size = length_;
+    to[0] = 0;
     for (int i = count_ - 1; i >= 0; --i) {
       size /= passes_[i].radix;
-      at += m % passes_[i].radix * size;
-      m /= passes_[i].radix;
+      for (Index m = count; m < count * passes_[i].radix; ++m) to[m] = static_cast<std::uint32_t>(to[m - count] + size);
+      count *= passes_[i].radix;
     }
-    return at;
   }
 
   // How many numbers of scratch memory `run` needs.

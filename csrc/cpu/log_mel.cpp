@@ -59,9 +59,11 @@ class Tables {
         bands_(workspace_of<Band>(a.bands)),
         weights_(workspace_of<double>(find_bands())) {
     auto* slot = slots_.as<std::uint32_t>();
-    for (Index m = 0; m < 2 * length; ++m) {
-      const Index number = pairs ? m / 2 : m % length, part = pairs ? m % 2 : m / length;
-      slot[m] = static_cast<std::uint32_t>(2 * fft.place(number) + part);
+    fft.places(slot + length);  // read before they are overwritten
+    for (Index i = 0; i < length; ++i) {
+      const std::uint32_t at = 2 * slot[length + i];
+      slot[pairs ? 2 * i : i] = at;
+      slot[pairs ? 2 * i + 1 : length + i] = at + 1;
     }
     copy_weights();
   }
