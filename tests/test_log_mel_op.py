@@ -261,7 +261,7 @@ def test_float64_samples(cpu, preset):
     assert largest_difference(got, want, decibels) < limit(cpu, decibels)
 
 
-@pytest.mark.parametrize("n_fft", [8192, 2 * 6561, 4099])
+@pytest.mark.parametrize("n_fft", [8192, 2 * 6561, 4099, 2 * 67 * 71, 5 * 997, 61 * 67])
 def test_the_cpu_takes_transforms_of_any_length(cpu, n_fft):
     features = audio.LogMel(n_fft=n_fft, win_length=n_fft, hop_length=5000)
     x = clip(14000)

@@ -3,10 +3,17 @@
 // Layout: vectors of real and of imaginary parts in turn. Sample m is written to where `places` tells; Z comes out in
 //   order.
 // Work: in place, decimation in time: a pass of factor R makes one transform out of each R neighbours. Factors 8, 4, 2,
-//   3 and 5 by hand; any other, R, by its definition, which takes R operations for each number.
+//   3 and 5 by hand; any other, R, by its definition, which takes R operations for each number, or above 64 as a
+//   convolution (Bluestein's algorithm).
 // Numerics: a lane's operations do not depend on the other lanes.
-// Source: C. Van Loan, "Computational Frameworks for the Fast Fourier Transform", 1992, chapters 1 and 2.
+// Source: C. Van Loan, "Computational Frameworks for the Fast Fourier Transform", 1992, chapters 1, 2 and 4.
 #pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <memory>
+#include <numbers>
 
 #include "cpu/parallel.hpp"
 #include "cpu/simd.hpp"
@@ -82,6 +89,73 @@ struct Complex {
   }
 }
 
+// The transform of an odd number of numbers as a convolution, since m k = (m^2 + k^2 - (k - m)^2) / 2:
+//   Z[k] = c[k] * sum over m of z[m] c[m] conj(c[k - m]), c[m] = exp(-2 pi i (m^2 / 2) / length)
+// where 1 / 2 is taken modulo the length. It is computed by transforms of a power of 2.
+template <class Fft>
+class PrimeFft {
+ public:
+  // `roots`: exp(-2 pi i k / length).
+  PrimeFft(Index length, const double* roots)
+      : length_(length),
+        size_(static_cast<Index>(std::bit_ceil(static_cast<std::size_t>(2 * length - 1)))),
+        chirp_(workspace_of<double>(2 * length)),
+        spectrum_(workspace_of<double>(2 * size_)),
+        places_(workspace_of<std::uint32_t>(size_)),
+        fft_(size_, roots_of_size(), 1) {
+    fft_.places(places_.as<std::uint32_t>());
+    const Workspace memory = workspace_of<Complex>(size_);
+    Complex* z = memory.as<Complex>();
+    for (Index m = 0; m < size_; ++m) z[m] = Complex{};
+    for (Index m = 0; m < length; ++m) {
+      const double* c = roots + 2 * (m * m % length * ((length + 1) / 2) % length);
+      chirp()[2 * m] = c[0];
+      chirp()[2 * m + 1] = c[1];
+      z[place(m)] = z[place(m > 0 ? size_ - m : 0)] = {splat(c[0]), splat(-c[1])};
+    }
+    fft_.run(z, nullptr);
+    for (Index k = 0; k < size_; ++k) {
+      spectrum()[2 * k] = z[k].re[0] / static_cast<double>(size_);
+      spectrum()[2 * k + 1] = z[k].im[0] / static_cast<double>(size_);
+    }
+  }
+
+  // How many numbers of scratch memory `run` needs.
+  Index scratch() const { return 2 * size_; }
+
+  void run(Complex* z, Complex* scratch) const {
+    Complex *a = scratch, *b = scratch + size_;
+    for (Index m = 0; m < length_; ++m) a[place(m)] = turned(z[m], chirp() + 2 * m);
+    for (Index m = length_; m < size_; ++m) a[place(m)] = Complex{};
+    fft_.run(a, nullptr);
+    for (Index k = 0; k < size_; ++k) {  // back by the same transform, with the parts in each other's places
+      const Complex product = turned(a[k], spectrum() + 2 * k);
+      b[place(k)] = {product.im, product.re};
+    }
+    fft_.run(b, nullptr);
+    for (Index k = 0; k < length_; ++k) z[k] = turned({b[k].im, b[k].re}, chirp() + 2 * k);
+  }
+
+ private:
+  // Where the spectrum will be: `fft_` keeps what it needs.
+  const double* roots_of_size() const {
+    for (Index k = 0; k < size_; ++k) {
+      const double angle = -2 * std::numbers::pi * static_cast<double>(k) / static_cast<double>(size_);
+      spectrum()[2 * k] = std::cos(angle);
+      spectrum()[2 * k + 1] = std::sin(angle);
+    }
+    return spectrum();
+  }
+
+  double* chirp() const { return chirp_.as<double>(); }
+  double* spectrum() const { return spectrum_.as<double>(); }
+  Index place(Index m) const { return places_.as<std::uint32_t>()[m]; }
+
+  Index length_, size_;
+  Workspace chirp_, spectrum_, places_;
+  Fft fft_;
+};
+
 class Fft {
  public:
   // `roots`: exp(-2 pi i k / (stride * length)), real and imaginary parts in turn.
@@ -94,14 +168,16 @@ class Fft {
     };
     for (Index done = 1; done < length;) {
       const Index R = next_factor(length / done), step = length / (done * R);
-      Pass& p = passes_[count_++] = {R, done, at, nullptr};
+      Pass& p = passes_[count_++] = {R, done, at, nullptr, nullptr};
       for (Index k = 0; k < done; ++k) {
         for (Index q = 1; q < R; ++q) copy(q * k * step);
       }
-      p.roots = at;
-      for (Index q = 0; q < R && !by_hand(R); ++q) copy(q * (length / R));
-      if (!by_hand(R) && R > widest_) widest_ = R;
       done *= R;
+      if (by_hand(R)) continue;
+      p.roots = at;
+      for (Index q = 0; q < R; ++q) copy(q * (length / R));
+      if (R > kMostByDefinition) p.prime = std::make_unique<PrimeFft<Fft>>(R, p.roots);
+      scratch_ = std::max(scratch_, R + (p.prime ? p.prime->scratch() : 0));
     }
   }
 
@@ -117,7 +193,7 @@ class Fft {
   }
 
   // How many numbers of scratch memory `run` needs.
-  Index scratch() const { return widest_; }
+  Index scratch() const { return scratch_; }
 
   void run(Complex* z, Complex* scratch) const {
     for (int i = 0; i < count_; ++i) {
@@ -128,18 +204,20 @@ class Fft {
         case 4: pass<4>(z, p); break;
         case 5: pass<5>(z, p); break;
         case 8: pass<8>(z, p); break;
-        default: pass_by_definition(z, p, scratch);
+        default: pass_of_any(z, p, scratch);
       }
     }
   }
 
  private:
   static constexpr int kMostPasses = 32;
+  static constexpr Index kMostByDefinition = 64;
 
   struct Pass {
-    Index radix, done;       // done: the product of the factors before
-    const double* twiddles;  // of k < done: radix - 1 roots
-    const double* roots;     // of the radix, where it is not done by hand
+    Index radix, done;                     // done: the product of the factors before
+    const double* twiddles;                // of k < done: radix - 1 roots
+    const double* roots;                   // of the radix, where it is not done by hand
+    std::unique_ptr<PrimeFft<Fft>> prime;  // of the radix, where it is above kMostByDefinition
   };
 
   static bool by_hand(Index R) { return R <= 5 || R == 8; }
@@ -179,13 +257,18 @@ class Fft {
     for (int r = 0; r < R; ++r) z[r * step] = v[r];
   }
 
-  void pass_by_definition(Complex* z, const Pass& p, Complex* v) const {
+  void pass_of_any(Complex* z, const Pass& p, Complex* v) const {
     for (Index i = 0; i < length_; i += p.radix * p.done) {
       for (Index k = 0; k < p.done; ++k) {
         Complex* at = z + i + k;
         const double* twiddles = p.twiddles + 2 * k * (p.radix - 1);
         v[0] = at[0];
         for (Index q = 1; q < p.radix; ++q) v[q] = turned(at[q * p.done], twiddles + 2 * (q - 1));
+        if (p.prime) {
+          p.prime->run(v, v + p.radix);
+          for (Index r = 0; r < p.radix; ++r) at[r * p.done] = v[r];
+          continue;
+        }
         for (Index r = 0; r < p.radix; ++r) {
           Complex sum = v[0];
           for (Index q = 1, angle = r; q < p.radix; ++q) {
@@ -198,7 +281,7 @@ class Fft {
     }
   }
 
-  Index length_, widest_ = 0;
+  Index length_, scratch_ = 0;
   int count_ = 0;
   Pass passes_[kMostPasses];
   Workspace tables_;

@@ -62,7 +62,8 @@ class LogMel(Features):
     sample_rate : int
         Hz.
     n_fft : int
-        Length of the FFT; a shorter window is padded with zeros.
+        Length of the FFT; a shorter window is padded with zeros. Lengths whose prime factors are
+        small are fastest, best 2, 3 and 5.
     win_length, hop_length : int
         Samples in a frame, and from one frame to the next.
     n_mels : int

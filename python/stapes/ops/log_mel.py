@@ -43,8 +43,8 @@ def log_mel(
         (win_length,), at most n_fft.
     roots : array of float64
         (n_fft, 2): real and imaginary part of ``exp(-2 pi i k / n_fft)``. On CUDA, n_fft is
-        2 to 4096, or odd and at most 2048. A prime factor p of it above 5 takes p operations for
-        each number.
+        2 to 4096, or odd and at most 2048. Small prime factors are fastest: one of p above 5
+        takes p operations for each number, on the CPU about a hundred at most.
     bins : array of int32
         (bands, 2): begin and end of each band's filter among the n_fft // 2 + 1 bins of the FFT.
         What lies beyond them, or is longer than ``weights``, is left out.
