@@ -113,6 +113,7 @@ def conv_calls(normal, exact, big):
         "1x1": ((n, size, size, 16), (32, 1, 1, 16), {}),
         "1x1_few": ((1, 16, 16, 32), (40, 1, 1, 32), {}),
         "stride2": ((n, size + 1, size, 8), (17, 3, 3, 8), {"stride": 2, "padding": "same"}),
+        "stride_2x1": ((n, size, size, 16), (48, 3, 3, 16), {"stride": (2, 1), "padding": 1}),
         "grouped": ((n, size, size, 16), (16, 3, 3, 4), {"padding": 1, "groups": 4}),
         "depthwise": ((n, size, size, 32), (32, 3, 3, 1), {"padding": 1, "groups": 32}),
         "dilated": ((n, size, size, 8), (8, 3, 3, 8), {"padding": 2, "dilation": 2}),

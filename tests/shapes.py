@@ -70,6 +70,10 @@ CONV_CASES = (
     ConvCase("3x3_stride2_tail", (2, 9, 11, 5), (7, 3, 3, 5), stride=2, padding=1),
     ConvCase("3x3_same_stride2_even", (2, 8, 10, 8), (8, 3, 3, 8), stride=2, padding="same"),
     ConvCase("3x3_same_stride3", (2, 8, 7, 4), (8, 3, 3, 4), stride=3, padding="same"),
+    # For the weight gradient from gathered rows: 256 outputs or more, K from 48 on.
+    ConvCase("gathered_stride_2x1", (2, 15, 17, 19), (49, 3, 3, 19), stride=(2, 1), padding=1),
+    ConvCase("gathered_dilated", (1, 27, 19, 17), (48, 3, 3, 17), (2, 1), 2, 2),
+    ConvCase("gathered_5x5_stride2", (1, 33, 31, 16), (50, 5, 5, 16), stride=2, padding=2),
     ConvCase("2x2_same", (2, 5, 4, 8), (8, 2, 2, 8), padding="same"),
     ConvCase("2x4_stride_1x3", (2, 6, 11, 4), (8, 2, 4, 4), stride=(1, 3)),
     ConvCase("stride_gt_kernel", (2, 11, 10, 4), (8, 2, 2, 4), stride=4),
