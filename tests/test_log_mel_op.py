@@ -145,6 +145,12 @@ def test_filters_outside_of_the_spectrum_are_cut_off(ops):
     np.testing.assert_allclose(y[..., 2:], -100.0, atol=5e-5)
 
 
+def test_the_tables_are_read_only():
+    for table in audio.LogMel(n_mels=4).operator_tables():
+        with pytest.raises(ValueError, match="read-only"):
+            table[:1] = 0
+
+
 def test_what_a_filter_has_below_the_spectrum_is_left_out(ops):
     """Its weights there are passed over: bin 0, the square of the sum, has that of row 5."""
     window, roots, *_ = audio.LogMel(n_fft=16, win_length=16, n_mels=2).operator_tables()

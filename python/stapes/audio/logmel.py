@@ -118,6 +118,8 @@ class LogMel(Features):
             )
         window = np.asarray(p.window(self.win_length) * p.gain, np.float64)
         self._tables = (window, self._roots(), *self._sparse_filters(nyquist))
+        for table in self._tables:  # which operator_tables gives away
+            table.setflags(write=False)
 
     def _roots(self) -> Floats:
         angles = np.arange(self.n_fft) * (-2.0 * np.pi / self.n_fft)
@@ -184,7 +186,7 @@ class LogMel(Features):
         return log_mel(clips, *tables, **self.operator_settings(clips.shape[1]))  # type: ignore[no-any-return]
 
     def operator_tables(self) -> tuple[npt.NDArray[Any], ...]:
-        """Return the window, roots, bins and weights that `stapes.ops.log_mel` takes."""
+        """Return the window, roots, bins and weights that `stapes.ops.log_mel` takes: read-only."""
         return self._tables
 
     def operator_settings(self, n_samples: int) -> dict[str, Any]:
