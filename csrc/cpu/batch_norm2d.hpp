@@ -1,10 +1,11 @@
-// The statistics of batch normalisation, and what follows from them for each channel: batch_norm2d.cpp, and with ReLU and
-// pooling behind it batch_norm2d_relu_max_pool2d.cpp.
-// Numerics: statistics in double. A chunk's squares are taken about its first value o: since (mean - o)^2 <= n var for any
-// o among n values, the variance loses at most a factor n (about 1000) of double's precision, however large the mean.
-// Chunks are merged by Chan's formula. y uses the mean as a rounded value plus what rounding left, so that a large mean
-// costs float32 no digits either.
-// Source: T. Chan, G. Golub, R. LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
+// The statistics of batch normalisation, and what follows from them for each channel: batch_norm2d.cpp, and with ReLU
+// and pooling behind it batch_norm2d_relu_max_pool2d.cpp.
+// Numerics: statistics in double. A chunk's squares are taken about its first value o: since (mean - o)^2 <= n var for
+// any o among n values, the variance loses at most a factor n (about 1000) of double's precision, however large the
+// mean. Chunks are merged by Chan's formula. y uses the mean as a rounded value plus what rounding left, so that a
+// large mean costs float32 no digits either.
+// Source: T. Chan, G. Golub, R. LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances",
+// 1979.
 #pragma once
 
 #include <cmath>

@@ -4,8 +4,8 @@
 //   bwd: batch_norm2d's, with the gradient of z: dy at the place that argmax names, else 0
 // Layout NHWC; argmax, y and dy (N, H / pool_h, W / pool_w, C). z is never written, nor its gradient.
 // Work: bands, of one row of windows or what is left below them; where a window is one pixel, of some pixels. The sums
-// of the backward are those of pieces of the bands, fixed by the shape, merged in their order. Second passes go backwards: what the first
-// one read last may still be in the cache.
+// of the backward are those of pieces of the bands, fixed by the shape, merged in their order. Second passes go
+// backwards: what the first one read last may still be in the cache.
 // Numerics: statistics as batch_norm2d. Sums of 16 windows in T, these in double. Both overwrite.
 // Source: S. Ioffe, C. Szegedy, "Batch Normalization", 2015.
 #include "core/dispatch.hpp"

@@ -1,6 +1,7 @@
-// Which kernel computes which convolution: the first of a list that can, in the shapes where it was measured to be ahead
-// of those behind it. What a kernel can at all, its own header says (can). The figures are those of one thread with AVX2,
-// batch 32, in percent of the core's multiply-adds in the dense convolution; `stapes bench ops` measures them anew.
+// Which kernel computes which convolution: the first of a list that can, in the shapes where it was measured to be
+// ahead of those behind it. What a kernel can at all, its own header says (can). The figures are those of one thread
+// with AVX2, batch 32, in percent of the core's multiply-adds in the dense convolution; `stapes bench ops` measures
+// them anew.
 //
 //   direction     kernel         where it is taken                              there, and what follows instead
 //   fwd, dgrad    dense          256 rows at most, 2^18 weights or more         Linear 16384 -> 64: step 32 ms, 39
@@ -14,9 +15,9 @@
 //   pooled fwd    winograd       2x2 windows, as forward                        C32 -> 64: 146 %
 //                 first          2x2 windows, 3x3, C = 1 or 3                   C = 3: 71 %
 //                 direct         all
-//   pooled wgrad  select         2x2 windows, C up to 4                         C = 3: 2.2 ms, 3.1
-//                 sparse         below 128 channels, or no 3x3 with stride 1    both gradients of 64 channels: 204 %, 145
-//                 dense          all                                            of 128: 140 %, 102
+//   pooled wgrad  select         2x2 windows, C up to 4; vectors of 4 or more   C = 3: 2.2 ms, 3.1
+//                 sparse         below 128 channels, or no 3x3 with stride 1    both, 64 channels: 204 %, 145
+//                 dense          all                                            both, 128 channels: 140 %, 102
 //   pooled dgrad  sparse         whole vectors of a row of taps
 //                 dense          all
 #pragma once
@@ -84,7 +85,7 @@ enum class PooledWgrad { kSelect, kSparse, kDense };
 template <class T>
 PooledWgrad choose_pooled_wgrad(const Conv2dShape& s, const PoolGrid& pool) {
   constexpr Index kDenseChannels = 128;  // from here on the sums of PoolSparseWgrad leave L1
-  if (kLanes<T> >= 4 && PoolSelectWgrad<T>::can(s, pool)) return PooledWgrad::kSelect;
+  if (PoolSelectWgrad<T>::can(s, pool)) return PooledWgrad::kSelect;
   const bool dense = WinogradWgrad<T>::can(s) && s.K >= kLanes<T> && s.C >= kDenseChannels;
   return !dense && PoolSparseWgrad<T>::can(s, pool) ? PooledWgrad::kSparse : PooledWgrad::kDense;
 }

@@ -1,8 +1,8 @@
 // dx, dw and db from the gradient of y = max_pool2d(relu(conv2d(x, w) + b)) and its argmax
 // dy and argmax (N, P / pool_h, Q / pool_w, K), x and dx (N,H,W,C), w and dw (K,R,S,C); dx may be absent.
 // Work: the kernels that go over the pooled gradient (pool_select_wgrad.hpp, pool_sparse_wgrad.hpp,
-// pool_sparse_dgrad.hpp) where choice.hpp says so; else dy goes to the argmax position of its window and the dense kernels
-// do the rest.
+// pool_sparse_dgrad.hpp) where choice.hpp says so; else dy goes to the argmax position of its window and the dense
+// kernels do the rest.
 // Numerics: those of the parts. Overwrites.
 #include <optional>
 
@@ -50,9 +50,7 @@ template <class T>
 void weight_gradient(const Conv2dReluMaxPool2dBwdArgs& a, const PoolGrid& pool, Expanded<T>& dz) {
   T *dw = static_cast<T*>(a.dw), *db = static_cast<T*>(a.db);
   const PooledWgrad chosen = choose_pooled_wgrad<T>(a.shape, pool);
-  if constexpr (kLanes<T> >= 4) {
-    if (chosen == PooledWgrad::kSelect) return PoolSelectWgrad<T>(a, pool)(dw, db);
-  }
+  if (chosen == PooledWgrad::kSelect) return PoolSelectWgrad<T>(a, pool)(dw, db);
   if (chosen == PooledWgrad::kSparse) return PoolSparseWgrad<T>(a, pool)(dw, db);
   conv2d_wgrad({dz(), a.x, dw, a.shape, a.dtype});
   conv2d_bgrad({dz(), db, pool.N * pool.P * pool.Q, pool.K, a.dtype});

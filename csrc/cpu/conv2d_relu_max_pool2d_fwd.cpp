@@ -1,8 +1,8 @@
 // y = max_pool2d(relu(conv2d(x, w) + b)) with argmax
 // x (N,H,W,C), w (K,R,S,C), y and argmax (N, P / pool_h, Q / pool_w, K); windows do not overlap, leftover rows and
 // columns are dropped, a window has at most 255 places.
-// Work: as choice.hpp says by winograd.hpp, whose tile is the window, or by first_pool.hpp. Else bands are whole windows; a band's convolution stays in a cache-sized scratch, is
-// pooled from there and never written out.
+// Work: as choice.hpp says by winograd.hpp, whose tile is the window, or by first_pool.hpp. Else bands are whole
+// windows; a band's convolution stays in a cache-sized scratch, is pooled from there and never written out.
 // Numerics: those of the parts. The maximum is taken before ReLU: a window whose largest value is <= 0 is dead
 // (argmax 255), and gets no gradient. NaN is never dead. Overwrites.
 #include "core/dispatch.hpp"

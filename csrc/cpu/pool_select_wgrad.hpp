@@ -43,7 +43,7 @@ template <class T>
 class PoolSelectWgrad {
  public:
   static bool can(const Conv2dShape& s, const PoolGrid& pool) {
-    return pool.pool_h == 2 && pool.pool_w == 2 && s.C <= 4 &&
+    return kLanes<T> >= 4 && pool.pool_h == 2 && pool.pool_w == 2 && s.C <= 4 &&
            s.window.kernel_h * s.window.kernel_w * s.C <= kMostDepth;
   }
 

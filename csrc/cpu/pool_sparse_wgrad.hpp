@@ -1,5 +1,6 @@
 // dw[k,r,s,c] and db[k] of a convolution behind ReLU and max pooling, from the pooled gradient dy and its argmax
-// dy and argmax (N, P / pool_h, Q / pool_w, K), x (N,H,W,C), dw (K,R,S,C); any stride and padding; S * C a vector or more.
+// dy and argmax (N, P / pool_h, Q / pool_w, K), x (N,H,W,C), dw (K,R,S,C); any stride and padding; S * C a vector or
+// more.
 // Work: for a band of windows (band.hpp), the gradients that are alive are put in a list for each k, with where their
 // patch of x begins; then each list is summed over the runs of the patch, whose sums stay in registers. In NHWC a row
 // of the patch, S * C numbers, is one run.

@@ -63,8 +63,8 @@ class Winograd {
     });
   }
 
-  // epilogue(band, i, j, k, outputs, count): those of tile (i, j) of each band, for the `count` k from the k-th on. Where
-  // there are fewer bands than threads, these share a band's k, which changes no sum.
+  // epilogue(band, i, j, k, outputs, count): those of tile (i, j) of each band, for the `count` k from the k-th on.
+  // Where there are fewer bands than threads, these share a band's k, which changes no sum.
   template <class F>
   void run(const F& epilogue) const {
     const int threads = num_threads();

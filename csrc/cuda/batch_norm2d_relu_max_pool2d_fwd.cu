@@ -1,7 +1,7 @@
 // batch_norm2d_relu_max_pool2d_fwd
 //   z = (x - mean) * rstd * gamma + beta as batch_norm2d_fwd has it, statistics included
-//   y[n,p,q,c] = max(0, max over the window of z), argmax = r * pool_w + s of the first maximum in scan order; the first
-//   NaN wins; 255, dead, where the maximum is <= 0
+//   y[n,p,q,c] = max(0, max over the window of z), argmax = r * pool_w + s of the first maximum in scan order; the
+//   first NaN wins; 255, dead, where the maximum is <= 0
 // Layout NHWC; y and argmax (N, H / pool_h, W / pool_w, C). Channels by 16 bytes of x, and their argmax by one access,
 //   where C and all addresses allow; else one at a time.
 // Work: the statistics of batch_norm2d_fwd, in stages; then a thread an item, V channels of a pixel of y, neighbours
