@@ -7,8 +7,8 @@
 // Work: 1x1 and depthwise convolutions read x through norm_relu.hpp. Backward, block by block, they add to dw, compute
 // g into dx, and add to the sums of batch normalisation, while all of it is in the cache; a second pass turns g into
 // dx. Other convolutions get max(0, z) in scratch memory, and their own kernels.
-// Numerics: statistics and coefficients as batch_norm2d, convolutions as conv2d. Sums of 16 pixels in T, these in double.
-// All overwrite.
+// Numerics: statistics and coefficients as batch_norm2d, convolutions as conv2d. Sums of 16 pixels in T, these in
+// double. All overwrite.
 // Source: S. Ioffe, C. Szegedy, "Batch Normalization", 2015.
 #include "core/dispatch.hpp"
 #include "cpu/batch_norm2d.hpp"

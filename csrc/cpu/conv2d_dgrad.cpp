@@ -1,7 +1,8 @@
 // dx[n,h,w,c] = b[c] + sum_{r,s,k} dy[n,p,q,k] * w[k,r,s,c] over the (p, r) with p*stride_h + r*dil_h - pad_top = h,
 // and likewise (q, s) for w; b only in a transposed convolution.
 // dy (N,P,Q,K), w (K,R,S,C/groups), dx (N,H,W,C); any stride, padding, dilation and groups.
-// Work: phases of dx (dgrad_phase.hpp), each by direct.hpp; by winograd.hpp or dense.hpp instead where choice.hpp says so.
+// Work: phases of dx (dgrad_phase.hpp), each by direct.hpp; by winograd.hpp or dense.hpp instead where choice.hpp says
+// so.
 // Numerics: those of direct.hpp, beginning with the bias, or of winograd.hpp or dense.hpp. Overwrites.
 #include "core/dispatch.hpp"
 #include "cpu/choice.hpp"

@@ -1,7 +1,7 @@
 // The data gradient put in the form that direct.hpp computes: the rows h = a + stride_h * i of one phase a use the same
 // r, and read dy at p = i + (a + pad_top - r*dil_h) / stride_h: so each of the stride_h * stride_w phases of dx is a
-// convolution of dy with stride 1 and a part of the taps, with C as the output channels. A phase that no tap reaches gets
-// the bias.
+// convolution of dy with stride 1 and a part of the taps, with C as the output channels. A phase that no tap reaches
+// gets the bias.
 #pragma once
 
 #include "cpu/conv2d.hpp"

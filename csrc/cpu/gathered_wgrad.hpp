@@ -1,9 +1,9 @@
-// The weight gradient of a dense convolution, or of Linear, over many pixels: dw (K, L) = sum over the outputs' pixels of
-// dy (K) x what the pixel's taps read of x (L = R*S*C)
+// The weight gradient of a dense convolution, or of Linear, over many pixels: dw (K, L) = sum over the outputs' pixels
+// of dy (K) x what the pixel's taps read of x (L = R*S*C)
 // Work: for some outputs at a time, their dy and what their taps read are copied to rows that lie together, which reads
-// memory in order, and passes a reader (norm_relu.hpp) for x; the rows' outer products are added to sums in memory (outer.hpp), while the next dy, and for 1x1 the
-// next pixels, are fetched. The outputs are cut into chunks, a number fixed by the shape, with sums of their own; where
-// there are more threads than chunks, these share a chunk's k.
+// memory in order, and passes a reader (norm_relu.hpp) for x; the rows' outer products are added to sums in memory
+// (outer.hpp), while the next dy, and for 1x1 the next pixels, are fetched. The outputs are cut into chunks, a number
+// fixed by the shape, with sums of their own; where there are more threads than chunks, these share a chunk's k.
 // Numerics: sums in T, a chunk's outputs in order, then the chunks in order. Overwrites.
 #pragma once
 

@@ -4,10 +4,10 @@
 //   bwd: g = dgrad of dy where z > 0, else 0 (NaN passes); dx, dgamma and dbeta are batch_norm2d_bwd's of g;
 //        dw is the wgrad of dy and max(0, z), db the sum of dy
 // Layout as conv2d. Channels by 16 bytes where C and the addresses allow; else one at a time.
-// Work: max(0, z) lies in scratch memory, written before the convolution and again before its wgrad, a thread an item, V
-//   channels of a pixel; the convolutions are conv2d's. Backward, dx holds the dgrad, which the sums (in chunks, as in
-//   batch_norm2d_bwd) and the last kernel mask by the sign of z, as they make it from x. Registers: three coefficients
-//   and two sums of V channels. Shared memory: up to 16 KB.
+// Work: max(0, z) lies in scratch memory, written before the convolution and again before its wgrad, a thread an item,
+//   V channels of a pixel; the convolutions are conv2d's. Backward, dx holds the dgrad, which the sums (in chunks, as
+//   in batch_norm2d_bwd) and the last kernel mask by the sign of z, as they make it from x. Registers: three
+//   coefficients and two sums of V channels. Shared memory: up to 16 KB.
 // Launch bounds: 256 threads.
 // Numerics: z in float32, rounded only where it is the convolution's input, so its sign is that before rounding. The
 //   dgrad is rounded to the dtype before it is summed. The same bits on every run. Overwrites.

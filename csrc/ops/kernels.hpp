@@ -206,8 +206,7 @@ struct Conv2dReluMaxPool2dBwdArgs {
   bool* argmax_valid;  // CPU only: set false, and nothing else done, where argmax holds no place of the window
 };
 
-
-// batch_norm2d_relu_conv2d. kept: (4, C), which are mean, scale, shift and rstd; y = conv(max(0, (x - mean) * scale + shift))
+// batch_norm2d_relu_conv2d. kept: (4, C): mean, scale, shift, rstd; y = conv(max(0, (x - mean) * scale + shift))
 struct BatchNorm2dReluConv2dFwdArgs {
   BatchNorm2dFwdArgs norm;  // mean and rstd are those in `kept`, y is null
   void* kept;
