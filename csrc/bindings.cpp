@@ -102,6 +102,16 @@ PYBIND11_MODULE(STAPES_MODULE, m) {
                arg("norm"), arg("w"), arg("training"), arg("dx"), arg("dgamma"), arg("dbeta"), arg("dw"),
                arg("db").none(true), arg("stride"), arg("padding").none(true), arg("dilation"), arg("groups"),
                arg("precision"));
+  m.def("conv2d_batch_norm2d_relu_max_pool2d_shape", &ops::conv2d_batch_norm2d_relu_max_pool2d_shape, arg("x_shape"),
+        arg("w_shape"), arg("pool"), arg("stride"), arg("padding").none(true));
+  def_operator(m, "conv2d_batch_norm2d_relu_max_pool2d_fwd", &ops::conv2d_batch_norm2d_relu_max_pool2d_fwd, arg("x"),
+               arg("w"), arg("b").none(true), arg("gamma"), arg("beta"), arg("running_mean"), arg("running_var"),
+               arg("training"), arg("momentum"), arg("eps"), arg("y"), arg("argmax"), arg("mean"), arg("rstd"),
+               arg("pool"), arg("stride"), arg("padding").none(true), arg("precision"));
+  def_operator(m, "conv2d_batch_norm2d_relu_max_pool2d_bwd", &ops::conv2d_batch_norm2d_relu_max_pool2d_bwd, arg("dy"),
+               arg("argmax"), arg("x"), arg("w"), arg("b").none(true), arg("gamma"), arg("mean"), arg("rstd"),
+               arg("training"), arg("dw"), arg("dgamma"), arg("dbeta"), arg("db").none(true), arg("pool"),
+               arg("stride"), arg("padding").none(true), arg("precision"));
 
   def_operator(m, "cross_entropy_fwd", &ops::cross_entropy_fwd, arg("logits"), arg("target"), arg("weight").none(true),
                arg("label_smoothing"), arg("ignore_index"), arg("grad_scale"), arg("loss"), arg("dlogits"));

@@ -68,6 +68,8 @@ GIVES_TUPLE = {
     "batch_norm2d_relu_conv2d_bwd",
     "batch_norm2d_relu_max_pool2d_fwd",
     "batch_norm2d_relu_max_pool2d_bwd",
+    "conv2d_batch_norm2d_relu_max_pool2d_fwd",
+    "conv2d_batch_norm2d_relu_max_pool2d_bwd",
     "cross_entropy_fwd",
 }
 
@@ -191,6 +193,7 @@ def batch_norm_calls(normal, exact, big):
             inputs = x, gamma, beta, mean, var
             yield from pooled_norm_calls(inputs, normal, o, note)
             yield from norm_conv_calls(inputs, normal, exact, o, note)
+            yield from first_block_calls((gamma, beta, mean, var), normal, exact, o, note, big)
 
 
 def pooled_norm_calls(inputs, normal, options, note):
@@ -221,6 +224,17 @@ def norm_conv_calls(inputs, normal, exact, options, note):
         args = normal(*y.shape), x, gamma, norm.astype(gamma.dtype), w
         yield Call("batch_norm2d_relu_conv2d_fwd", (*inputs, w, b), o, note + kind)
         yield Call("batch_norm2d_relu_conv2d_bwd", args, o, note + kind)
+
+
+def first_block_calls(channels, normal, exact, options, note, big):
+    K = len(channels[0])
+    x, w, b = normal(*((9, 40, 41, 1) if big else (2, 6, 7, 1))), normal(K, 3, 3, 1), exact(K)
+    gamma, _, mean, var = channels
+    fresh = gamma, channels[1], mean.copy(), var.copy()
+    y, argmax, *_ = reference.conv2d_batch_norm2d_relu_max_pool2d_fwd(x, w, b, *fresh, **options)
+    args = normal(*y.shape), argmax, x, w, b, gamma, mean, var
+    yield Call("conv2d_batch_norm2d_relu_max_pool2d_fwd", (x, w, b, *channels), options, note)
+    yield Call("conv2d_batch_norm2d_relu_max_pool2d_bwd", args, options, note)
 
 
 def loss_calls(normal, draw, big):

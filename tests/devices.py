@@ -21,6 +21,7 @@ UPDATED = {
     "batch_norm2d_fwd": (3, 4),
     "batch_norm2d_relu_conv2d_fwd": (3, 4),
     "batch_norm2d_relu_max_pool2d_fwd": (3, 4),
+    "conv2d_batch_norm2d_relu_max_pool2d_fwd": (5, 6),
     "sgd_step": (0, 2),
     "adam_step": (0, 2, 3),
 }

@@ -23,6 +23,9 @@ DY = f32(2, 6, 6, 16)
 FUSED_DY, ARGMAX = f32(2, 3, 3, 16), u8(2, 3, 3, 16)
 STATS = f32(4), f32(4), f32(4), f32(4)
 TRAINED, NORM_DY, POOLED = {"training": True}, f32(2, 4, 4, 4), u8(2, 4, 4, 4)
+FIRST = (B, B, f32(16), f32(16))
+FIRST_FWD = "conv2d_batch_norm2d_relu_max_pool2d_fwd"
+FIRST_BWD = "conv2d_batch_norm2d_relu_max_pool2d_bwd"
 LOGITS, IDS = f32(3, 5), np.array([0, 4, 2])
 TWO_FLAGS = np.zeros(2, np.int32)
 NAN_TARGET = np.full((3, 5), np.nan, np.float32)
@@ -143,6 +146,14 @@ CASES = [
     ("batch_norm2d_relu_conv2d_bwd", (DY, X, f32(4), f32(3, 4), W), {}, V, ["norm", "(3,4)"]),
     ("batch_norm2d_relu_conv2d_bwd", (X, X, f32(4), f32(4, 4), W), {}, V, ["dy", "(2,8,8,4)"]),
     ("batch_norm2d_relu_conv2d_bwd", (DY, X, f32(4), u8(4, 4), W), {}, T, ["norm", "uint8"]),
+    (FIRST_FWD, (X, W, f32(4), *FIRST), TRAINED, V, ["b", "(4,)"]),
+    (FIRST_FWD, (X, f32(16, 3, 3, 3), None, *FIRST), TRAINED, V, ["3", "4"]),
+    (FIRST_FWD, (X, W, B, *STATS), TRAINED, V, ["gamma", "(4,)"]),
+    (FIRST_FWD, (X, W, B, *FIRST), {**TRAINED, "pool": 7}, V, ["6", "7"]),
+    (FIRST_FWD, (f32(1, 3, 3, 4), W, B, *FIRST), {**TRAINED, "pool": 1}, V, ["(1,1,1,16)", "1"]),
+    (FIRST_BWD, (DY, ARGMAX, X, W, B, B, B, B), {}, V, ["dy", "(2,6,6,16)"]),
+    (FIRST_BWD, (FUSED_DY, ARGMAX + 4, X, W, B, B, B, B), {}, V, ["argmax"]),
+    (FIRST_BWD, (FUSED_DY, ARGMAX, X, W, B, B, f32(4), B), {}, V, ["mean", "(4,)"]),
     # Dropout
     ("dropout_fwd", (X, 1.0), SEEDED, V, ["p", "1"]),
     ("dropout_fwd", (X, -0.1), SEEDED, V, ["p", "-0.1"]),

@@ -12,8 +12,8 @@ from stapes.train.memory import step_memory
 from stapes.train.plan import Plan
 
 
-def stages(*layers, fuse=True, probabilities=False, inference=False):
-    plan = Plan(nn.Sequential(*layers), fuse=fuse, probabilities=probabilities, inference=inference)
+def stages(*layers, fuse=True, **options):
+    plan = Plan(nn.Sequential(*layers), fuse=fuse, **{"probabilities": False, **options})
     return [type(stage).__name__ for stage in plan.stages]
 
 
@@ -36,6 +36,36 @@ def test_what_is_fused():
     assert stages(norm, nn.ReLU(), nn.MaxPool2d(3, 2)) == ["Normalised", "MaxPool2d"]
     assert stages(norm, nn.MaxPool2d(2), nn.ReLU()) == ["BatchNorm2d", "MaxPool2d", "ReLU"]
     assert stages(conv(), nn.ReLU(), nn.MaxPool2d(2), fuse=False) == ["Conv2d", "ReLU", "MaxPool2d"]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_first_block_on_the_cpu(channels):
+    """It learns as layer by layer, with few channels and with more."""
+    x, y = images(20, shape=(9, 10, channels))
+    models = []
+    for fuse in (True, False):
+        layers = [nn.Conv2d(None, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)]
+        assert stages(*layers, on_cpu=True) == ["FirstBlock"]
+        assert stages(nn.ReLU(), *layers[:3], on_cpu=True) == ["ReLU", "Conv2d", "Normalised"]
+        models.append(nn.Sequential(*layers, nn.Flatten(), nn.Linear(None, 3), seed=1))
+        models[-1].compile(SGD(0.05), fuse=fuse, precision="fp64", device="cpu")
+        models[-1].fit(x, y, epochs=3, batch_size=8, progress=False)
+    assert type(models[0]._compiled.plan.stages[0]).__name__ == "FirstBlock"
+    fused, plain = (m.state_dict() for m in models)
+    for name, value in plain.items():
+        np.testing.assert_allclose(fused[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
+    np.testing.assert_allclose(models[0].predict(x), models[1].predict(x), rtol=1e-9)
+
+
+def test_what_the_first_block_is_not():
+    norm, relu, pool = nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)
+    for first, last in (
+        (conv(stride=2), pool),
+        (nn.Conv2d(1, 4, 5), pool),
+        (conv(), nn.MaxPool2d(3)),
+    ):
+        assert stages(first, norm, relu, last, on_cpu=True) == ["Conv2d", "Normalised"]
+    assert stages(conv(), norm, relu, pool) == ["Conv2d", "Normalised"]
 
 
 @pytest.mark.parametrize(

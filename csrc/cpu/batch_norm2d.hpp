@@ -100,19 +100,15 @@ struct Normalisation {
   T *center, *scale, *shift;
 };
 
-// Takes the statistics, in training updating the running ones; writes mean, rstd and the coefficients.
+// exact_mean and var: in training those of the batch, which move the running ones; else these take their place. Writes
+// mean, rstd and the coefficients.
 template <class T>
-void prepare(const BatchNorm2dFwdArgs& a, const RowChunks& chunks, const Normalisation<T>& n) {
+void settle(const BatchNorm2dFwdArgs& a, double* exact_mean, double* var, const Normalisation<T>& n) {
   const Index C = a.channels;
-  const T *x = static_cast<const T*>(a.x), *gamma = static_cast<const T*>(a.gamma),
-          *beta = static_cast<const T*>(a.beta);
+  const T *gamma = static_cast<const T*>(a.gamma), *beta = static_cast<const T*>(a.beta);
   T *mean = static_cast<T*>(a.mean), *rstd = static_cast<T*>(a.rstd);
   T *running_mean = static_cast<T*>(a.running_mean), *running_var = static_cast<T*>(a.running_var);
-  const Workspace statistics = workspace_of<double>(2 * C);
-  double *exact_mean = statistics.as<double>(), *var = exact_mean + C;
   if (a.training) {
-    const Workspace scratch = workspace_of<double>(chunks.tasks() * 2 * chunks.wide);
-    batch_statistics(x, chunks, scratch.as<double>(), exact_mean, var);
     const double rows = static_cast<double>(a.rows);
     for (Index c = 0; c < C; ++c) {
       update_running(running_mean[c], exact_mean[c], a.momentum);
@@ -132,6 +128,18 @@ void prepare(const BatchNorm2dFwdArgs& a, const RowChunks& chunks, const Normali
     const double left = exact_mean[c] - static_cast<double>(n.center[c]);
     n.shift[c] = static_cast<T>(static_cast<double>(beta[c]) - left * exact_scale);
   }
+}
+
+// As settle, in training with the statistics of x.
+template <class T>
+void prepare(const BatchNorm2dFwdArgs& a, const RowChunks& chunks, const Normalisation<T>& n) {
+  const Workspace statistics = workspace_of<double>(2 * a.channels);
+  double *exact_mean = statistics.as<double>(), *var = exact_mean + a.channels;
+  if (a.training) {
+    const Workspace scratch = workspace_of<double>(chunks.tasks() * 2 * chunks.wide);
+    batch_statistics(static_cast<const T*>(a.x), chunks, scratch.as<double>(), exact_mean, var);
+  }
+  settle(a, exact_mean, var, n);
 }
 
 // For each channel: dx = scale * dy + (slope * (x - mean) + shift) in training, else dx = scale * dy.

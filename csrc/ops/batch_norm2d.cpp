@@ -1,14 +1,11 @@
 #include "ops/batch_norm2d.hpp"
 
 #include "core/dispatch.hpp"
-#include "ops/ops.hpp"
 
 namespace stapes::ops {
-namespace {
-
-constexpr std::int64_t kMostPlaces = 255;  // of a window: argmax is uint8, and 255 means dead
 
 PooledMap pooled_map(const char* op, const Shape& x, Pair pool) {
+  constexpr std::int64_t kMostPlaces = 255;  // of a window: argmax is uint8, and 255 means dead
   const auto require = [&](bool ok, const auto&... rule) {
     if (!ok) throw std::invalid_argument(cat(op, ": ", rule..., ", got (", pool[0], ",", pool[1], ")"));
   };
@@ -27,8 +24,6 @@ void check_statistics(const Check& check, const Tensor& x, const Tensor& mean, c
 }
 
 Shape pooled_shape(const PooledMap& m) { return {m.N, m.H / m.pool_h, m.W / m.pool_w, m.C}; }
-
-}  // namespace
 
 void check_batch_norm_fwd(const Check& check, const Tensor& x, const Tensor& gamma, const Tensor& beta,
                           const Tensor& running_mean, const Tensor& running_var, bool training, double momentum,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/check.hpp"
+#include "ops/ops.hpp"
 
 namespace stapes::ops {
 
@@ -25,6 +26,11 @@ struct ChannelCheck {
     check.shape(name, t, shape);
   }
 };
+
+// Mean and rstd.
+void check_statistics(const Check& check, const Tensor& x, const Tensor& mean, const Tensor& rstd);
+PooledMap pooled_map(const char* op, const Shape& x, Pair pool);
+Shape pooled_shape(const PooledMap& m);
 
 void check_batch_norm_fwd(const Check& check, const Tensor& x, const Tensor& gamma, const Tensor& beta,
                           const Tensor& running_mean, const Tensor& running_var, bool training, double momentum,

@@ -219,6 +219,22 @@ struct BatchNorm2dReluConv2dBwdArgs {
   void *dw, *db;         // db may be null
 };
 
+// conv2d_batch_norm2d_relu_max_pool2d
+struct Conv2dBatchNorm2dReluMaxPool2dFwdArgs {
+  Conv2dFwdArgs conv;       // y is null
+  BatchNorm2dFwdArgs norm;  // of the convolution's output: x is null; y is that of the pooling
+  std::uint8_t* argmax;
+  PooledMap map;  // H, W are P, Q
+};
+struct Conv2dBatchNorm2dReluMaxPool2dBwdArgs {
+  Conv2dFwdArgs conv;       // as in the forward
+  BatchNorm2dBwdArgs norm;  // x and dx are null; dy is that of the pooling
+  const std::uint8_t* argmax;
+  PooledMap map;
+  void *dw, *db;       // db may be null
+  bool* argmax_valid;  // CPU only: set false, and nothing else done, where argmax holds no place of the window
+};
+
 // max_pool2d: H, W are those of x and dx; argmax is in the layout of y
 struct MaxPool2dFwdArgs {
   const void* x;
@@ -322,6 +338,8 @@ inline constinit Kernel<BatchNorm2dReluMaxPool2dFwdArgs> batch_norm2d_relu_max_p
 inline constinit Kernel<BatchNorm2dReluMaxPool2dBwdArgs> batch_norm2d_relu_max_pool2d_bwd;
 inline constinit Kernel<BatchNorm2dReluConv2dFwdArgs> batch_norm2d_relu_conv2d_fwd;
 inline constinit Kernel<BatchNorm2dReluConv2dBwdArgs> batch_norm2d_relu_conv2d_bwd;
+inline constinit Kernel<Conv2dBatchNorm2dReluMaxPool2dFwdArgs> conv2d_batch_norm2d_relu_max_pool2d_fwd;
+inline constinit Kernel<Conv2dBatchNorm2dReluMaxPool2dBwdArgs> conv2d_batch_norm2d_relu_max_pool2d_bwd;
 inline constinit Kernel<CrossEntropyFwdArgs> cross_entropy_fwd;
 inline constinit Kernel<CrossEntropyBwdArgs> cross_entropy_bwd;
 inline constinit Kernel<MseFwdArgs> mse_fwd;
@@ -357,6 +375,8 @@ void batch_norm2d_relu_max_pool2d_fwd(const BatchNorm2dReluMaxPool2dFwdArgs& arg
 void batch_norm2d_relu_max_pool2d_bwd(const BatchNorm2dReluMaxPool2dBwdArgs& args, Stream stream);
 void batch_norm2d_relu_conv2d_fwd(const BatchNorm2dReluConv2dFwdArgs& args, Stream stream);
 void batch_norm2d_relu_conv2d_bwd(const BatchNorm2dReluConv2dBwdArgs& args, Stream stream);
+void conv2d_batch_norm2d_relu_max_pool2d_fwd(const Conv2dBatchNorm2dReluMaxPool2dFwdArgs& args, Stream stream);
+void conv2d_batch_norm2d_relu_max_pool2d_bwd(const Conv2dBatchNorm2dReluMaxPool2dBwdArgs& args, Stream stream);
 void cross_entropy_fwd(const CrossEntropyFwdArgs& args, Stream stream);
 void cross_entropy_bwd(const CrossEntropyBwdArgs& args, Stream stream);
 void mse_fwd(const MseFwdArgs& args, Stream stream);

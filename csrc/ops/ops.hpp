@@ -72,6 +72,19 @@ void batch_norm2d_relu_conv2d_bwd(const Tensor& dy, const Tensor& x, const Tenso
                                   const Tensor& w, bool training, const Tensor& dx, const Tensor& dgamma,
                                   const Tensor& dbeta, const Tensor& dw, const OptionalTensor& db, Pair stride,
                                   const Padding& padding, Pair dilation, std::int64_t groups, Precision precision);
+Shape conv2d_batch_norm2d_relu_max_pool2d_shape(const Shape& x, const Shape& w, Pair pool, Pair stride,
+                                                const Padding& padding);
+void conv2d_batch_norm2d_relu_max_pool2d_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b,
+                                             const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,
+                                             const Tensor& running_var, bool training, double momentum, double eps,
+                                             const Tensor& y, const Tensor& argmax, const Tensor& mean,
+                                             const Tensor& rstd, Pair pool, Pair stride, const Padding& padding,
+                                             Precision precision);
+void conv2d_batch_norm2d_relu_max_pool2d_bwd(const Tensor& dy, const Tensor& argmax, const Tensor& x, const Tensor& w,
+                                             const OptionalTensor& b, const Tensor& gamma, const Tensor& mean,
+                                             const Tensor& rstd, bool training, const Tensor& dw, const Tensor& dgamma,
+                                             const Tensor& dbeta, const OptionalTensor& db, Pair pool, Pair stride,
+                                             const Padding& padding, Precision precision);
 void cross_entropy_fwd(const Tensor& logits, const Tensor& target, const std::optional<Tensor>& weight,
                        double label_smoothing, std::int64_t ignore_index, const Scalar<double>& grad_scale,
                        const Tensor& loss, const Tensor& dlogits);

@@ -24,6 +24,9 @@ __all__: list[str] = [
     "batch_norm2d_relu_max_pool2d_fwd",
     "batch_norm2d_relu_max_pool2d_shape",
     "cast",
+    "conv2d_batch_norm2d_relu_max_pool2d_bwd",
+    "conv2d_batch_norm2d_relu_max_pool2d_fwd",
+    "conv2d_batch_norm2d_relu_max_pool2d_shape",
     "conv2d_bgrad",
     "conv2d_dgrad",
     "conv2d_fwd",
@@ -240,6 +243,73 @@ def batch_norm2d_relu_max_pool2d_shape(
     ],
 ) -> tuple[int, ...]: ...
 def cast(x: numpy.ndarray, y: numpy.ndarray) -> None: ...
+def conv2d_batch_norm2d_relu_max_pool2d_bwd(
+    dy: numpy.ndarray,
+    argmax: numpy.ndarray,
+    x: numpy.ndarray,
+    w: numpy.ndarray,
+    b: numpy.ndarray | None,
+    gamma: numpy.ndarray,
+    mean: numpy.ndarray,
+    rstd: numpy.ndarray,
+    training: bool,
+    dw: numpy.ndarray,
+    dgamma: numpy.ndarray,
+    dbeta: numpy.ndarray,
+    db: numpy.ndarray | None,
+    pool: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    stride: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    padding: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(4)"
+    ]
+    | None,
+    precision: str,
+) -> None: ...
+def conv2d_batch_norm2d_relu_max_pool2d_fwd(
+    x: numpy.ndarray,
+    w: numpy.ndarray,
+    b: numpy.ndarray | None,
+    gamma: numpy.ndarray,
+    beta: numpy.ndarray,
+    running_mean: numpy.ndarray,
+    running_var: numpy.ndarray,
+    training: bool,
+    momentum: typing.SupportsFloat | typing.SupportsIndex,
+    eps: typing.SupportsFloat | typing.SupportsIndex,
+    y: numpy.ndarray,
+    argmax: numpy.ndarray,
+    mean: numpy.ndarray,
+    rstd: numpy.ndarray,
+    pool: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    stride: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    padding: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(4)"
+    ]
+    | None,
+    precision: str,
+) -> None: ...
+def conv2d_batch_norm2d_relu_max_pool2d_shape(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    pool: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    stride: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
+    ],
+    padding: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(4)"
+    ]
+    | None,
+) -> tuple[int, ...]: ...
 def conv2d_bgrad(dy: numpy.ndarray, db: numpy.ndarray) -> None: ...
 def conv2d_dgrad(
     dy: numpy.ndarray,

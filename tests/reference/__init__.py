@@ -32,6 +32,8 @@ from reference.norm import (
     batch_norm2d_relu_conv2d_fwd,
     batch_norm2d_relu_max_pool2d_bwd,
     batch_norm2d_relu_max_pool2d_fwd,
+    conv2d_batch_norm2d_relu_max_pool2d_bwd,
+    conv2d_batch_norm2d_relu_max_pool2d_fwd,
 )
 from reference.optim import adam_step, sgd_step
 from reference.pool import (
@@ -55,6 +57,8 @@ __all__ = [
     "batch_norm2d_relu_conv2d_fwd",
     "batch_norm2d_relu_max_pool2d_bwd",
     "batch_norm2d_relu_max_pool2d_fwd",
+    "conv2d_batch_norm2d_relu_max_pool2d_bwd",
+    "conv2d_batch_norm2d_relu_max_pool2d_fwd",
     "conv2d_bgrad",
     "conv2d_dgrad",
     "conv2d_fwd",

@@ -74,5 +74,26 @@ def batch_norm2d_relu_conv2d_bwd(dy, x, gamma, norm, w, *, training=True, need_d
     return *batch_norm2d_bwd(dz, x, gamma, mean, rstd, training=training), dw, db
 
 
+def conv2d_batch_norm2d_relu_max_pool2d_fwd(
+    x, w, b, gamma, beta, running_mean, running_var, *, training, pool=2, momentum=0.1, eps=1e-5,
+    **window,
+):  # fmt: skip
+    return batch_norm2d_relu_max_pool2d_fwd(
+        conv2d_fwd(x, w, b, **window), gamma, beta, running_mean, running_var,
+        training=training, pool=pool, momentum=momentum, eps=eps,
+    )  # fmt: skip
+
+
+def conv2d_batch_norm2d_relu_max_pool2d_bwd(
+    dy, argmax, x, w, b, gamma, mean, rstd, *, training=True, pool=2, **window
+):
+    u = conv2d_fwd(x, w, b, **window)
+    du, dgamma, dbeta = batch_norm2d_relu_max_pool2d_bwd(
+        dy, argmax, u, gamma, mean, rstd, pool=pool, training=training
+    )
+    dw = conv2d_wgrad(du, x, w.shape, **window)
+    return dw, dgamma, dbeta, None if b is None else conv2d_bgrad(du)
+
+
 def relu(z):
     return np.where(z <= 0, 0.0, z)

@@ -29,7 +29,12 @@ from stapes.ops.norm import (
     batch_norm2d_relu_max_pool2d_bwd,
     batch_norm2d_relu_max_pool2d_fwd,
 )
-from stapes.ops.norm_conv import batch_norm2d_relu_conv2d_bwd, batch_norm2d_relu_conv2d_fwd
+from stapes.ops.norm_conv import (
+    batch_norm2d_relu_conv2d_bwd,
+    batch_norm2d_relu_conv2d_fwd,
+    conv2d_batch_norm2d_relu_max_pool2d_bwd,
+    conv2d_batch_norm2d_relu_max_pool2d_fwd,
+)
 from stapes.ops.optimizer import adam_step, sgd_step
 from stapes.ops.pooling import (
     avg_pool2d_bwd,
@@ -53,6 +58,8 @@ __all__ = [
     "batch_norm2d_relu_max_pool2d_bwd",
     "batch_norm2d_relu_max_pool2d_fwd",
     "cast",
+    "conv2d_batch_norm2d_relu_max_pool2d_bwd",
+    "conv2d_batch_norm2d_relu_max_pool2d_fwd",
     "conv2d_bgrad",
     "conv2d_dgrad",
     "conv2d_fwd",

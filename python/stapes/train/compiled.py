@@ -108,12 +108,12 @@ def compile_model(
         raise TypeError(f"compile: metrics must be a list, got {metrics!r}")
     named = (("accuracy",) if entropy else ()) if metrics is None else tuple(metrics)
     _metrics.create(named)
-    plan = Plan(model, fuse=fuse, probabilities=entropy, rounded=rounded)
+    place = "cpu" if runtime is None else runtime.device
+    plan = Plan(model, fuse=fuse, probabilities=entropy, on_cpu=place == "cpu", rounded=rounded)
     if not plan.stages:
         raise ValueError("compile: the network has no layers that compute anything")
     if any(layer.dtype != dtype for layer in plan.layers):
         model.astype(dtype)
-    place = "cpu" if runtime is None else runtime.device
     if any(layer.device != place for layer in (model, *plan.layers)):
         model.to(place)
     for layer in plan.layers:

@@ -12,7 +12,8 @@ from stapes.nn.linear import Linear
 from stapes.nn.norm import BatchNorm2d
 from stapes.nn.pool import MaxPool2d
 from stapes.ops._args import padding, pair
-from stapes.train.stages import Folded, Normalised, NormalisedConv, Rectified, RectifiedPooled
+from stapes.train.norm_stages import FirstBlock, Folded, Normalised, NormalisedConv
+from stapes.train.stages import Rectified, RectifiedPooled
 
 _LARGEST_WINDOW = 255
 """Places of a pooling window that the fused kernel's uint8 argmax can tell, beside "dead"."""
@@ -27,36 +28,44 @@ def flat(chain: _Chain) -> Iterator[Layer]:
             yield layer
 
 
-def fused(layers: Sequence[Layer], *, inference: bool = False) -> Iterator[Layer]:
+def fused(
+    layers: Sequence[Layer], *, inference: bool = False, on_cpu: bool = False
+) -> Iterator[Layer]:
     """Yield stages, each as long a run of layers as there is a kernel for."""
     i = 0
     while i < len(layers):
-        if inference and (folded := _folded(layers[i : i + 4])) is not None:
-            stage, count = folded
-            yield stage
-            i += count
-            continue
-        run = layers[i : i + 3]
-        rectified = len(run) > 1 and isinstance(run[0], Conv2d | Linear) and type(run[1]) is ReLU
-        normalised = len(run) > 1 and type(run[0]) is BatchNorm2d and type(run[1]) is ReLU
-        if rectified and len(run) == 3 and _pools_in_place(run[0], run[2]):
-            yield RectifiedPooled(run[0], run[2])  # type: ignore[arg-type]
-            i += 3
-        elif rectified:
-            yield Rectified(run[0])  # type: ignore[arg-type]
-            i += 2
-        elif normalised and len(run) == 3 and _pools_apart(run[2]):
-            yield Normalised(run[0], run[2])  # type: ignore[arg-type]
-            i += 3
-        elif normalised and len(run) == 3 and _convolves(layers[i + 2 : i + 4]):
-            yield NormalisedConv(run[0], run[2])  # type: ignore[arg-type]
-            i += 3
-        elif normalised:
-            yield Normalised(run[0])  # type: ignore[arg-type]
-            i += 2
-        else:
-            yield run[0]
-            i += 1
+        run = layers[i : i + 4]
+        joined = _folded(run) if inference else _first_block(run) if on_cpu and i == 0 else None
+        stage, count = joined or _rectified(run)
+        yield stage
+        i += count
+
+
+def _rectified(run: Sequence[Layer]) -> tuple[Layer, int]:
+    """Return a stage for as many of these layers as it can do: one, or up to ReLU and beyond."""
+    head = run[0]
+    if len(run) == 1 or type(run[1]) is not ReLU:
+        return head, 1
+    if isinstance(head, Conv2d | Linear):
+        if len(run) > 2 and _pools_in_place(head, run[2]):
+            return RectifiedPooled(head, run[2]), 3  # type: ignore[arg-type]
+        return Rectified(head), 2
+    if type(head) is BatchNorm2d:
+        if len(run) > 2 and _pools_apart(run[2]):
+            return Normalised(head, run[2]), 3  # type: ignore[arg-type]
+        if len(run) > 2 and _convolves(run[2:]):
+            return NormalisedConv(head, run[2]), 3  # type: ignore[arg-type]
+        return Normalised(head), 2
+    return head, 1
+
+
+def _first_block(run: Sequence[Layer]) -> tuple[FirstBlock, int] | None:
+    """Return a stage for a network's first four layers, where its kernels are the faster ones."""
+    if [type(layer) for layer in run] != [Conv2d, BatchNorm2d, ReLU, MaxPool2d]:
+        return None
+    conv, norm, _, pool = run
+    stage = FirstBlock(conv, norm, pool)  # type: ignore[arg-type]
+    return (stage, 4) if stage.pays() and _pools_in_place(conv, pool) else None
 
 
 def _folded(run: Sequence[Layer]) -> tuple[Folded, int] | None:

@@ -51,7 +51,8 @@ def step_memory(
     """
     copy = _Chain(*deepcopy(model.layers))
     copy.train()
-    plan = Plan(copy, fuse=compiled.plan.fuse, probabilities=compiled.entropy)
+    fuse = compiled.plan.fuse
+    plan = Plan(copy, fuse=fuse, probabilities=compiled.entropy, on_cpu=True)
     two, three = (_buffers(plan, (n, *input_shape), compiled.dtype) for n in (2, 3))
     weights = sum(p._data.nbytes for p in copy.parameters())
     kept = sum(b.nbytes for b in copy.buffers().values())

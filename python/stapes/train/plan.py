@@ -17,7 +17,8 @@ from stapes.device import Array, array_module
 from stapes.nn.activation import Softmax
 from stapes.nn.chain import _Chain
 from stapes.train.fusing import flat, fused
-from stapes.train.stages import Cast, Folded, inner
+from stapes.train.norm_stages import Folded
+from stapes.train.stages import Cast, inner
 
 SHAPES_KEPT = 8
 """Input shapes whose buffers are kept: the batch, the last short one, other clip lengths."""
@@ -85,6 +86,8 @@ class Plan:
         Leave a final Softmax out: it is merged into the loss, or applied to the result.
     inference : bool
         For `forward` with running values alone: BatchNorm2d is folded into the Conv2d before it.
+    on_cpu : bool
+        Join also what is faster that way on the CPU alone.
     rounded : dtype, optional
         A 16-bit one, to compute in: inputs are rounded to it, outputs come back in float32, and
         weights have copies in it.
@@ -103,6 +106,7 @@ class Plan:
         fuse: bool,
         probabilities: bool,
         inference: bool = False,
+        on_cpu: bool = False,
         rounded: np.dtype[Any] | None = None,
     ) -> None:
         layers = list(flat(model))
@@ -110,7 +114,9 @@ class Plan:
         self.layers = list(model._walk())
         if probabilities and layers and type(layers[-1]) is Softmax:
             layers.pop()
-        self.stages = list(fused(layers, inference=inference)) if fuse else layers
+        self.stages = layers
+        if fuse:
+            self.stages = list(fused(layers, inference=inference, on_cpu=on_cpu))
         self.rounded = rounded
         self._leaving: Cast | None = None
         if rounded is not None and self.stages:

@@ -1,0 +1,222 @@
+"""The stages of a plan in which batch normalisation is one kernel with what is around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stapes import ops
+from stapes.device import Array, array_module
+from stapes.nn.conv import Conv2d
+from stapes.nn.norm import BatchNorm2d
+from stapes.nn.pool import MaxPool2d
+from stapes.ops._args import pair
+from stapes.train.stages import Fused
+
+
+class Normalised(Fused):
+    """BatchNorm2d + ReLU, and MaxPool2d: the map between is never written, nor its gradient."""
+
+    layer: BatchNorm2d
+
+    def __init__(self, layer: BatchNorm2d, pool: MaxPool2d | None = None) -> None:
+        super().__init__(layer)
+        self.pool = 1 if pool is None else pool.kernel_size
+
+    def forward(self, x: Array) -> Array:
+        x = self._start(x)
+        norm = self.layer
+        y, *kept = self._run(
+            "y",
+            ops.batch_norm2d_relu_max_pool2d_fwd,
+            x,
+            norm.weight._data,
+            norm.bias._data,
+            norm.running_mean,
+            norm.running_var,
+            training=self.training,
+            pool=self.pool,
+            momentum=norm.momentum,
+            eps=norm.eps,
+        )
+        self._keep(x, *kept)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        x, argmax, mean, rstd = self._kept()
+        weight, bias = self.layer.weight, self.layer.bias
+        out = (self._slot("dx"), weight.gradient(), bias.gradient())
+        dx, _, _ = ops.batch_norm2d_relu_max_pool2d_bwd(
+            dy, argmax, x, weight._data, mean, rstd, pool=self.pool, out=out
+        )
+        return self._put("dx", dx) if need_dx else None
+
+
+class NormalisedConv(Fused):
+    """BatchNorm2d + ReLU + Conv2d: the map before the convolution is made anew in the backward."""
+
+    layer: BatchNorm2d
+
+    def __init__(self, layer: BatchNorm2d, conv: Conv2d) -> None:
+        super().__init__(layer, conv)
+        self.conv = conv
+
+    def forward(self, x: Array) -> Array:
+        x = self._start(x)
+        norm, conv = self.layer, self.conv
+        y, kept = self._run(
+            "y",
+            ops.batch_norm2d_relu_conv2d_fwd,
+            x,
+            norm.weight._data,
+            norm.bias._data,
+            norm.running_mean,
+            norm.running_var,
+            conv.weight.like(x),
+            conv._bias_data(),
+            training=self.training,
+            momentum=norm.momentum,
+            eps=norm.eps,
+            **conv._window(),
+        )
+        self._keep(x, kept)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        x, kept = self._kept()
+        norm, w, b = self.layer, self.conv.weight, self.conv.bias
+        db = None if b is None else b.gradient()
+        gradients = norm.weight.gradient(), norm.bias.gradient(), w.gradient(), db
+        dx, *_ = ops.batch_norm2d_relu_conv2d_bwd(
+            dy,
+            x,
+            norm.weight._data,
+            kept,
+            w.like(x),
+            **self.conv._window(),
+            need_db=b is not None,
+            out=(self._slot("dx"), *gradients),
+        )
+        return self._put("dx", dx) if need_dx else None
+
+
+class FirstBlock(Fused):
+    """Conv2d + BatchNorm2d + ReLU + MaxPool2d on a network's input: there is no gradient of that.
+
+    With few channels the convolution's output is never written; with more, the two parts run.
+    """
+
+    layer: Conv2d
+    MOST_CHANNELS = 3
+
+    def __init__(self, layer: Conv2d, norm: BatchNorm2d, pool: MaxPool2d) -> None:
+        super().__init__(layer, norm)
+        self.norm, self.apart = norm, Normalised(norm, pool)
+        self.parts = [*self.layers, self.apart]
+
+    def pays(self) -> bool:
+        """Tell whether the kernels for this window are faster than the parts'."""
+        conv = self.layer
+        sizes = conv.kernel_size, conv.stride, self.apart.pool
+        names = "kernel_size", "stride", "pool"
+        given = [pair("Conv2d", *named) for named in zip(names, sizes, strict=True)]
+        return given == [(3, 3), (1, 1), (2, 2)]
+
+    def _window(self) -> dict[str, Any]:
+        conv = self.layer
+        return {
+            "pool": self.apart.pool,
+            "stride": conv.stride,
+            "padding": conv.padding,
+            "precision": conv._precision,
+        }
+
+    def forward(self, x: Array) -> Array:
+        x = self._start(x)
+        if x.shape[-1] > self.MOST_CHANNELS:
+            return self.apart.forward(self.layer.forward(x))
+        conv, norm = self.layer, self.norm
+        y, *kept = self._run(
+            "y",
+            ops.conv2d_batch_norm2d_relu_max_pool2d_fwd,
+            x,
+            conv.weight.like(x),
+            conv._bias_data(),
+            norm.weight._data,
+            norm.bias._data,
+            norm.running_mean,
+            norm.running_var,
+            training=self.training,
+            momentum=norm.momentum,
+            eps=norm.eps,
+            **self._window(),
+        )
+        self._keep(x, *kept)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        if self._saved is None:
+            du = self.apart.backward(dy)
+            assert du is not None, "a gradient was asked for"
+            return self.layer.backward(du, need_dx)
+        assert not need_dx, "the network's input has no gradient"
+        x, argmax, mean, rstd = self._kept()
+        conv, norm = self.layer, self.norm
+        db = None if conv.bias is None else conv.bias.gradient()
+        ops.conv2d_batch_norm2d_relu_max_pool2d_bwd(
+            dy,
+            argmax,
+            x,
+            conv.weight.like(x),
+            conv._bias_data(),
+            norm.weight._data,
+            mean,
+            rstd,
+            **self._window(),
+            out=(conv.weight.gradient(), norm.weight.gradient(), norm.bias.gradient(), db),
+        )
+        return None
+
+
+class Folded(Fused):
+    """Conv2d + BatchNorm2d with its running values, and ReLU and MaxPool2d behind them, to infer.
+
+    ``gamma * rstd * (conv(x) - mean) + beta`` is a convolution with other weights.
+    """
+
+    layer: Conv2d
+
+    def __init__(
+        self, layer: Conv2d, norm: BatchNorm2d, *, rectified: bool, pool: MaxPool2d | None = None
+    ) -> None:
+        super().__init__(layer)
+        self.norm, self.rectified, self.pool = norm, rectified, pool
+        self._folded: tuple[Array, Array] | None = None
+
+    def forward(self, x: Array) -> Array:
+        x = self._start(x)
+        w, b = self.fold() if self._folded is None else self._folded
+        if self.pool is not None:
+            window = {
+                "stride": self.layer.stride,
+                "padding": self.layer.padding,
+                "pool": self.pool.kernel_size,
+                "precision": self.layer._precision,
+            }
+            y, _ = self._run("y", ops.conv2d_relu_max_pool2d_fwd, x, w, b, **window)
+            return y
+        activation = "relu" if self.rectified else None
+        window = self.layer._window()
+        return self._run("y", ops.conv2d_fwd, x, w, b, **window, activation=activation)
+
+    def fold(self) -> tuple[Array, Array]:
+        """Compute the weights and bias anew, in the same arrays if these still fit."""
+        norm, w, b = self.norm, self.layer.weight._data, self.layer._bias_data()
+        module = array_module(w)
+        scale = norm.weight._data / module.sqrt(norm.running_var + norm.eps)
+        mean = norm.running_mean if b is None else norm.running_mean - b
+        folded = self._folded
+        if folded is None or type(folded[0]) is not type(w) or folded[0].dtype != w.dtype:
+            folded = self._folded = module.empty_like(w), module.empty(w.shape[:1], w.dtype)
+        module.multiply(w, scale[:, None, None, None], out=folded[0])
+        module.subtract(norm.bias._data, mean * scale, out=folded[1])
+        return folded
