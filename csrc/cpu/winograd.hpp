@@ -109,7 +109,7 @@ class Winograd {
 
   static constexpr Index kRows = kTileRows<Blocks<T>::kMost>, kMostTiles = 48;
   static constexpr Index kBlock = 48 * 1024;  // elements: of what lies before and after the products, in L2
-  static constexpr Index kPatch = 12 * 1024;  // elements
+  static constexpr Index kPatch = 20 * 1024;  // elements
 
   [[gnu::always_inline]] void write_tile(const TileOutputs<T>& tile, bool relu, T* y, Index rows, Index cols,
                                          Index count) const {
