@@ -19,8 +19,9 @@ PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 STUB = Path("python/stapes/_core.pyi")
 OPERATORS = (
-    "arrays|batch_norm|conv2d|conv2d_fused|conv_transpose2d|cross_entropy|dropout|errors|linear|mse"
-    "|optim_steps|pool2d|relu|softmax|threads|upsample"
+    "arrays|batch_norm|batch_norm_conv|batch_norm_fused|conv2d|conv2d_fused|conv_transpose2d"
+    "|cross_entropy|dropout|errors|first_block|linear|log_mel_op|mse|optim_steps|pool2d|relu|softmax"
+    "|threads|upsample"
 )
 NVCC = (
     *("nvidia-cuda-nvcc==13.0.88", "nvidia-cuda-crt==13.0.88", "nvidia-nvvm==13.0.88"),
