@@ -11,11 +11,13 @@ from numerics import assert_close, assert_exact, wide
 CASES = [  # x, (K, R, S), pool, window
     ((3, 9, 11, 1), (16, 3, 3), 2, {"padding": 1}),
     ((3, 9, 11, 1), (16, 5, 3), (1, 2), {"padding": ((2, 2), (1, 1)), "stride": (2, 1)}),
-    ((3, 12, 11, 3), (13, 3, 3), 2, {"padding": 1}),
-    ((3, 12, 11, 2), (13, 2, 4), 1, {"stride": (1, 3)}),
-    ((2, 6, 9, 4), (8, 2, 4), 2, {"padding": ((0, 1), (3, 0)), "stride": 2}),  # 32 numbers
-    ((2, 12, 11, 8), (13, 3, 3), 2, {"padding": 1}),  # more numbers: by the parts
-    ((1, 1, 300, 1), (8, 1, 20), (1, 3), {"stride": (1, 4)}),
+    ((3, 12, 11, 3), (49, 3, 3), 2, {"padding": 1}),
+    ((3, 12, 11, 3), (13, 3, 3), 2, {"padding": 1}),  # few channels: by the parts
+    ((3, 12, 11, 2), (33, 2, 4), 1, {"stride": (1, 3)}),
+    ((2, 6, 9, 4), (64, 2, 4), 2, {"padding": ((0, 1), (3, 0)), "stride": 2}),  # 32 numbers
+    ((2, 12, 11, 4), (65, 3, 3), 2, {"padding": 1}),  # more numbers: by the parts
+    ((1, 1, 300, 1), (19, 1, 20), (1, 3), {"stride": (1, 4)}),
+    ((19, 5, 4, 1), (16, 3, 3), 2, {"padding": 1}),  # chunks of images
     ((2, 40, 41, 1), (32, 3, 3), 2, {"padding": 1}),
     ((5, 3, 2, 1), (4, 1, 1), 2, {}),  # one pixel of y
 ]
@@ -64,7 +66,7 @@ def test_against_reference(ops, dtype, shape, kernel, pool, window, training, ra
 
 
 def test_without_bias(ops, dtype, random):
-    x, w, b, *rest = draw((2, 8, 9, 1), (8, 3, 3), random, dtype)
+    x, w, b, *rest = draw((2, 8, 9, 1), (16, 3, 3), random, dtype)
     want = ops.conv2d_batch_norm2d_relu_max_pool2d_fwd(x, w, 0 * b, *rest, training=False)
     got = ops.conv2d_batch_norm2d_relu_max_pool2d_fwd(x, w, None, *rest, training=False)
     for a, c in zip(got, want, strict=True):
@@ -81,7 +83,7 @@ def test_without_bias(ops, dtype, random):
 @pytest.mark.parametrize("offset", [0.0, 300.0])
 def test_a_large_mean_takes_no_digits_from_the_variance(ops, offset, random):
     """The statistics are those of the convolution in double, however far it is from 0."""
-    x, w, b, gamma, beta, *running = draw((4, 20, 21, 1), (8, 3, 3), random, np.float32)
+    x, w, b, gamma, beta, *running = draw((4, 20, 21, 1), (16, 3, 3), random, np.float32)
     x += np.float32(offset)
     if ops.kernels != "cpu":
         pytest.skip("there the convolution's output is rounded to float32")
@@ -91,6 +93,17 @@ def test_a_large_mean_takes_no_digits_from_the_variance(ops, offset, random):
     )
     np.testing.assert_allclose(mean, u.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(rstd, 1 / np.sqrt(u.var((0, 1, 2)) + 1e-5), rtol=1e-6)
+
+
+def test_what_no_output_reads_does_not_matter(ops, dtype, random):
+    x, w, b, *rest = draw((1, 4, 7, 1), (16, 2, 2), random, dtype)
+    options = {"training": True, "stride": (1, 3), "pool": (3, 1)}
+    fresh = [a.copy() for a in rest]
+    want = ops.conv2d_batch_norm2d_relu_max_pool2d_fwd(x, w, b, *fresh, **options)
+    x[:, :, 5:] = np.inf
+    got = ops.conv2d_batch_norm2d_relu_max_pool2d_fwd(x, w, b, *rest, **options)
+    for a, c in zip(got, want, strict=True):
+        assert_exact(a, c, c.dtype)
 
 
 def test_empty_batch(ops, dtype, random):

@@ -39,22 +39,24 @@ def test_what_is_fused():
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_the_first_block_on_the_cpu(channels):
-    """It learns as layer by layer, with few channels and with more."""
+@pytest.mark.parametrize(("precision", "rtol"), [("fp32", 1e-4), ("fp64", 1e-12)])
+def test_the_first_block_on_the_cpu(channels, precision, rtol):
+    """It learns as layer by layer, whether its kernels are the faster ones or not."""
     x, y = images(20, shape=(9, 10, channels))
     models = []
     for fuse in (True, False):
-        layers = [nn.Conv2d(None, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)]
-        assert stages(*layers, on_cpu=True) == ["FirstBlock"]
-        assert stages(nn.ReLU(), *layers[:3], on_cpu=True) == ["ReLU", "Conv2d", "Normalised"]
-        models.append(nn.Sequential(*layers, nn.Flatten(), nn.Linear(None, 3), seed=1))
-        models[-1].compile(SGD(0.05), fuse=fuse, precision="fp64", device="cpu")
+        layers = [nn.Conv2d(None, 48, 3, padding=1), nn.BatchNorm2d(48), nn.ReLU()]
+        layers += [nn.MaxPool2d(2), nn.Flatten(), nn.Linear(None, 3)]
+        models.append(nn.Sequential(*layers, seed=1))
+        models[-1].compile(SGD(0.01), fuse=fuse, precision=precision, device="cpu")
         models[-1].fit(x, y, epochs=3, batch_size=8, progress=False)
     assert type(models[0]._compiled.plan.stages[0]).__name__ == "FirstBlock"
     fused, plain = (m.state_dict() for m in models)
     for name, value in plain.items():
-        np.testing.assert_allclose(fused[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
-    np.testing.assert_allclose(models[0].predict(x), models[1].predict(x), rtol=1e-9)
+        # A bias before BatchNorm2d has no gradient but rounding.
+        error = np.linalg.norm(fused[name] - value) / max(np.linalg.norm(value), 1e-3)
+        assert error < rtol, name
+    np.testing.assert_allclose(models[0].predict(x), models[1].predict(x), rtol=10 * rtol)
 
 
 def test_what_the_first_block_is_not():
@@ -92,6 +94,7 @@ def test_what_is_folded_for_inference():
     ]
     assert stages(conv(), norm, nn.ReLU(), nn.MaxPool2d(3, 2), **infer) == ["Folded", "MaxPool2d"]
     assert stages(conv(), nn.ReLU(), norm, **infer) == ["Rectified", "BatchNorm2d"]
+    assert stages(norm, nn.ReLU(), conv(), nn.BatchNorm2d(4), **infer) == ["Normalised", "Folded"]
     assert stages(nn.Conv1d(None, 4, 3), norm, **infer) == ["Conv1d", "BatchNorm2d"]
     assert stages(conv(), norm, fuse=False, **infer) == ["Conv2d", "BatchNorm2d"]
 
@@ -350,3 +353,10 @@ def test_summary_tells_the_memory_of_a_step(make, capsys):
         model.summary(batch_size=0)
     model.layers.append(nn.Softmax())
     assert "training step" not in model.summary()
+
+
+def test_stages_take_no_name_from_users():
+    class FirstBlock(nn.Layer):
+        pass
+
+    assert nn.Layer._types.pop("FirstBlock") is FirstBlock

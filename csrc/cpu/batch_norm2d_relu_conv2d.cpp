@@ -91,8 +91,10 @@ class GradientSums {
 
   // (2, C), once all is added.
   const double* total() const {
-    double* all = sums_.template as<double>();
-    for (Index i = 0; i < pieces_ * 2 * C_; ++i) all[i % (2 * C_)] += all[2 * C_ + i];
+    double *all = sums_.template as<double>(), *piece = all + 2 * C_;
+    for (Index c = 0; c < 2 * C_; ++c) all[c] = 0;
+    for (Index i = 0; i < pieces_; ++i, piece += 2 * C_)
+      for (Index c = 0; c < 2 * C_; ++c) all[c] += piece[c];
     return all;
   }
 

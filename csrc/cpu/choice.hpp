@@ -20,11 +20,14 @@
 //                 dense          all                                            both, 128 channels: 140 %, 102
 //   pooled dgrad  sparse         whole vectors of a row of taps
 //                 dense          all
+//   first block   gram           32 numbers in a patch, 16 K for each C; float  C = 1, K = 32: 6.3 ms, 16.9
+//                 parts          all                                            C = 3, K = 16: 4.9 ms, 13
 #pragma once
 
 #include "cpu/dense.hpp"
 #include "cpu/first_pool.hpp"
 #include "cpu/gathered_wgrad.hpp"
+#include "cpu/patch_gram.hpp"
 #include "cpu/pool_select_wgrad.hpp"
 #include "cpu/pool_sparse_dgrad.hpp"
 #include "cpu/pool_sparse_wgrad.hpp"
@@ -88,6 +91,13 @@ PooledWgrad choose_pooled_wgrad(const Conv2dShape& s, const PoolGrid& pool) {
   if (PoolSelectWgrad<T>::can(s, pool)) return PooledWgrad::kSelect;
   const bool dense = WinogradWgrad<T>::can(s) && s.K >= kLanes<T> && s.C >= kDenseChannels;
   return !dense && PoolSparseWgrad<T>::can(s, pool) ? PooledWgrad::kSparse : PooledWgrad::kDense;
+}
+
+// Whether a first block is computed by the Gram matrix of its patches: its cost grows with their square, whatever K is.
+template <class T>
+bool takes_gram(const Conv2dShape& s) {
+  constexpr Index kLeastOutputs = 16;  // channels, for each one of x
+  return PatchGram<T>::can(s) && s.K >= kLeastOutputs * s.C;
 }
 
 enum class PooledDgrad { kSparse, kDense };

@@ -2,7 +2,7 @@
 //   fwd: u = conv2d(x, w) + b, z as batch_norm2d's y of u, y = max_pool2d(max(0, z)) with argmax, kDead where z <= 0
 //   bwd: the gradients of w, gamma, beta and b; there is none of x
 // Layout as conv2d_relu_max_pool2d; u is over all positions (N, P, Q), also those that no window covers.
-// Work: with few numbers in a patch, by their Gram matrix G and sums s (patch_gram.hpp). Forward: the mean of channel k
+// Work: where choice.hpp says so, by the patches' Gram matrix G and sums s (patch_gram.hpp). Forward: the mean of channel k
 // is w_k s / n + b_k, its variance w_k (G / n - s s' / n^2) w_k; then conv2d_relu_max_pool2d with weights and biases that
 // normalise. Backward: that operator's dw and db are S = sum g patch and sum g; then sum g u = w_k S_k + b_k sum g, and
 //   dw_k = scale S_k + slope (w_k G + (b_k - mean) s) + shift s   for   du = scale g + slope (u - mean) + shift.
@@ -11,22 +11,22 @@
 // Source: S. Ioffe, C. Szegedy, "Batch Normalization", 2015; the formulas follow from the convolution's linearity.
 #include "core/dispatch.hpp"
 #include "cpu/batch_norm2d.hpp"
-#include "cpu/patch_gram.hpp"
+#include "cpu/choice.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
 
-// The convolution seen through the sums of its patches.
+// The convolution seen through the sums of its patches; in evaluation nobody asks for these.
 template <class T>
 class Patches {
  public:
-  explicit Patches(const Conv2dFwdArgs& conv)
+  Patches(const Conv2dFwdArgs& conv, bool training)
       : w_(static_cast<const T*>(conv.w)),
         b_(static_cast<const T*>(conv.b)),
         numbers_(conv.shape.window.kernel_h * conv.shape.window.kernel_w * conv.shape.C),
         outputs_(static_cast<double>(conv.shape.N * conv.shape.window.P * conv.shape.window.Q)),
         memory_(workspace_of<double>((numbers_ + 1) * (numbers_ + 2))) {
-    PatchGram<T>(static_cast<const T*>(conv.x), conv.shape)(memory_.template as<double>());
+    if (training) PatchGram<T>(static_cast<const T*>(conv.x), conv.shape)(memory_.template as<double>());
   }
 
   Index numbers() const { return numbers_; }
@@ -63,7 +63,7 @@ class Patches {
 template <class T>
 void fwd_by_gram(const Conv2dBatchNorm2dReluMaxPool2dFwdArgs& a) {
   const Index K = a.norm.channels;
-  const Patches<T> patches(a.conv);
+  const Patches<T> patches(a.conv, a.norm.training);
   const Index L = patches.numbers();
   const Workspace statistics = workspace_of<double>(2 * K), folded = workspace_of<T>((4 + L) * K);
   double *mean = statistics.as<double>(), *var = mean + K;
@@ -94,7 +94,7 @@ void bwd_by_gram(const Conv2dBatchNorm2dReluMaxPool2dBwdArgs& a) {
   conv2d_relu_max_pool2d_bwd({a.norm.dy, a.argmax, a.conv.x, a.conv.w, nullptr, dw, db, a.conv.shape, a.map.pool_h,
                               a.map.pool_w, a.conv.dtype, Precision::kFp32, a.argmax_valid});
   if (!*a.argmax_valid) return;
-  const Patches<T> patches(a.conv);
+  const Patches<T> patches(a.conv, a.norm.training);
   const auto *gamma = static_cast<const T*>(a.norm.gamma), *means = static_cast<const T*>(a.norm.mean),
              *rstds = static_cast<const T*>(a.norm.rstd);
   parallel_for(K, [&](Index k) {
@@ -102,23 +102,24 @@ void bwd_by_gram(const Conv2dBatchNorm2dReluMaxPool2dBwdArgs& a) {
     const double sum = static_cast<double>(db[k]), off = patches.b(k) - static_cast<double>(means[k]);
     double product = off * sum;  // the sum of g (u - mean)
     for (Index i = 0; i < L; ++i) product += patches.w(k, i) * static_cast<double>(dw[k * L + i]);
-    const double n = patches.outputs(), slope = a.norm.training ? -scale * rstd * rstd * product / n : 0,
-                 shift = a.norm.training ? -scale * sum / n : 0;
+    const double n = patches.outputs(), slope = -scale * rstd * rstd * product / n, shift = -scale * sum / n;
     static_cast<T*>(a.norm.dgamma)[k] = static_cast<T>(product * rstd);
     static_cast<T*>(a.norm.dbeta)[k] = static_cast<T>(sum);
-    const auto gradient = [&](double of_g, Index i, double total) {
-      return static_cast<T>(scale * of_g + slope * (patches.product(k, i) + off * total) + shift * total);
+    const auto dense = [&](Index i, double total) {  // of what depends on u alone
+      return slope * (patches.product(k, i) + off * total) + shift * total;
     };
+    const bool training = a.norm.training;
     for (Index i = 0; i < L; ++i) {
-      static_cast<T*>(a.dw)[k * L + i] = gradient(static_cast<double>(dw[k * L + i]), i, patches.sum(i));
+      const double sparse = scale * static_cast<double>(dw[k * L + i]);
+      static_cast<T*>(a.dw)[k * L + i] = static_cast<T>(sparse + (training ? dense(i, patches.sum(i)) : 0));
     }
-    if (a.db != nullptr) static_cast<T*>(a.db)[k] = gradient(sum, L, n);
+    if (a.db != nullptr) static_cast<T*>(a.db)[k] = static_cast<T>(scale * sum + (training ? dense(L, n) : 0));
   });
 }
 
 template <class T>
 void fwd_of(const Conv2dBatchNorm2dReluMaxPool2dFwdArgs& a) {
-  if (PatchGram<T>::can(a.conv.shape)) return fwd_by_gram<T>(a);
+  if (takes_gram<T>(a.conv.shape)) return fwd_by_gram<T>(a);
   const Workspace u = workspace_of<T>(a.norm.rows * a.norm.channels);
   Conv2dFwdArgs conv = a.conv;
   BatchNorm2dFwdArgs norm = a.norm;
@@ -129,7 +130,7 @@ void fwd_of(const Conv2dBatchNorm2dReluMaxPool2dFwdArgs& a) {
 
 template <class T>
 void bwd_of(const Conv2dBatchNorm2dReluMaxPool2dBwdArgs& a) {
-  if (PatchGram<T>::can(a.conv.shape)) return bwd_by_gram<T>(a);
+  if (takes_gram<T>(a.conv.shape)) return bwd_by_gram<T>(a);
   const Index size = a.norm.rows * a.norm.channels;
   const Workspace u = workspace_of<T>(size), du = workspace_of<T>(size);
   Conv2dFwdArgs conv = a.conv;

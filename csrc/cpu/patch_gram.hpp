@@ -4,8 +4,8 @@
 // gram (L + 1, L + 1), L = R*S*C numbers in the order of w, then 1; any stride and padding, few L.
 // Work: an image at a time is put in double, a row for each of its rows, channels, and remainders of the stride, so that
 // what neighbouring outputs read through one tap lies side by side. Sums of vectors over the image.
-// Threads: images; each has sums of its own.
-// Numerics: products of float32 are exact in double; sums in double, over an image, then over images in order.
+// Threads: chunks of images, a number fixed by the shape, each with sums of its own; one image is one thread's.
+// Numerics: products of float32 are exact in double; sums in double, over a chunk's images, then over chunks in order.
 #pragma once
 
 #include "cpu/conv2d.hpp"
@@ -16,7 +16,8 @@ template <class T>
 class PatchGram {
  public:
   static bool can(const Conv2dShape& s) {
-    return s.groups == 1 && s.N > 0 && s.window.kernel_h * s.window.kernel_w * s.C <= kMostNumbers;
+    return sizeof(T) < sizeof(double) && s.groups == 1 && s.N > 0 &&
+           s.window.kernel_h * s.window.kernel_w * s.C <= kMostNumbers;
   }
 
   PatchGram(const T* x, const Conv2dShape& s)
@@ -30,27 +31,30 @@ class PatchGram {
   void operator()(double* gram) const {
     const int threads = num_threads();
     const Index rows = (g_.H * g_.C * g_.stride_w + 2) * width_, sums = size() * kDoubles;
-    const Workspace scratch = workspace_of<double>(threads * rows), own = workspace_of<double>(g_.N * sums);
-    parallel_for(g_.N, threads, [&](Index n, int thread) {
-      double *image = scratch.as<double>() + thread * rows, *to = own.as<double>() + n * sums;
+    const Index chunks = least(g_.N, kMostChunks);
+    const Workspace scratch = workspace_of<double>(threads * rows), own = workspace_of<double>(chunks * sums);
+    parallel_for(chunks, threads, [&](Index chunk, int thread) {
+      double *image = scratch.as<double>() + thread * rows, *to = own.as<double>() + chunk * sums;
       for (Index i = 0; i < sums; ++i) to[i] = 0;
-      spread(x_ + n * g_.H * g_.W * g_.C, image);
-      for (Index p = 0; p < g_.P; ++p) add_row(p, image, to);
+      const Range images = part(g_.N, chunks, chunk);
+      for (Index n = images.begin; n < images.end; ++n) {
+        spread(x_ + n * g_.H * g_.W * g_.C, image);
+        for (Index p = 0; p < g_.P; ++p) add_row(p, image, to);
+      }
     });
     for (Index i = 0; i <= numbers_; ++i)
       for (Index j = i; j <= numbers_; ++j) {
+        const double* lanes = own.as<double>() + (i * (numbers_ + 1) + j) * kDoubles;
         double sum = 0;
-        for (Index n = 0; n < g_.N; ++n)
-          for (int lane = 0; lane < kDoubles; ++lane) {
-            sum += own.as<double>()[n * sums + (i * (numbers_ + 1) + j) * kDoubles + lane];
-          }
+        for (Index chunk = 0; chunk < chunks; ++chunk, lanes += sums)
+          for (int lane = 0; lane < kDoubles; ++lane) sum += lanes[lane];
         gram[i * (numbers_ + 1) + j] = gram[j * (numbers_ + 1) + i] = sum;
       }
   }
 
  private:
   static constexpr int kDoubles = kLanes<double>, kTogether = 8;  // sums in registers
-  static constexpr Index kMostNumbers = 32;
+  static constexpr Index kMostNumbers = 32, kMostChunks = 16;
 
   // Rows of zeros and of ones lie behind those of the image.
   Index zeros() const { return g_.H * g_.C * g_.stride_w * width_; }
@@ -109,8 +113,9 @@ class PatchGram {
       for (int k = 0; k < kCount; ++k) acc[k] += x * load(others[k] + q);
     }
     if (q < g_.Q) {
-      const Vec<double> x = load_part(run + q, static_cast<int>(g_.Q - q));
-      for (int k = 0; k < kCount; ++k) acc[k] += x * load(others[k] + q);
+      const int left = static_cast<int>(g_.Q - q);
+      const Vec<double> x = load_part(run + q, left);
+      for (int k = 0; k < kCount; ++k) acc[k] += x * load_part(others[k] + q, left);
     }
     for (int k = 0; k < kCount; ++k) store(sums + k * kDoubles, acc[k]);
   }

@@ -55,8 +55,8 @@ class Layer:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         name, package = cls.__name__, "stapes."
-        if name.startswith("_"):
-            return
+        if name.startswith("_") or cls.__module__.startswith("stapes.train."):
+            return  # no layer of a saved network
         own = Layer._types.get(name)
         if own and own.__module__.startswith(package) and not cls.__module__.startswith(package):
             raise TypeError(f"{name} is a layer of stapes: saved networks need another name")

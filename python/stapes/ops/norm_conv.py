@@ -31,8 +31,8 @@ def batch_norm2d_relu_conv2d_fwd(
 ) -> tuple[Array, Array]:
     """Normalise, apply ReLU and convolve: the map between is not kept.
 
-    Where the convolution is 1x1 or depthwise, that map is never written at all (CPU); else it lies
-    in scratch memory for the time of the call.
+    Where the convolution is 1x1 or depthwise with stride 1, that map is not written at all (CPU);
+    else it lies in scratch memory for the time of the call.
 
     Parameters
     ----------
@@ -157,9 +157,10 @@ def conv2d_batch_norm2d_relu_max_pool2d_fwd(
 ) -> tuple[Array, Array, Array, Array]:
     """Convolve, normalise, apply ReLU and max pooling: the first block of a network.
 
-    With up to 32 numbers in a patch (R * S * C) the CPU takes the statistics from the sums of what
-    the convolution reads, so that its output is never written; else that lies in scratch memory for
-    the time of the call.
+    With up to 32 numbers in a patch (R * S * C) and at least 16 times as many channels of the
+    output as of ``x``, in float32, the CPU takes the statistics from the sums of what the
+    convolution reads, so that its output is never written; else that lies in scratch memory for the
+    time of the call.
 
     Parameters
     ----------

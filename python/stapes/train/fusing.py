@@ -36,12 +36,12 @@ def fused(
     while i < len(layers):
         run = layers[i : i + 4]
         joined = _folded(run) if inference else _first_block(run) if on_cpu and i == 0 else None
-        stage, count = joined or _rectified(run)
+        stage, count = joined or _rectified(run, inference=inference)
         yield stage
         i += count
 
 
-def _rectified(run: Sequence[Layer]) -> tuple[Layer, int]:
+def _rectified(run: Sequence[Layer], *, inference: bool) -> tuple[Layer, int]:
     """Return a stage for as many of these layers as it can do: one, or up to ReLU and beyond."""
     head = run[0]
     if len(run) == 1 or type(run[1]) is not ReLU:
@@ -53,7 +53,7 @@ def _rectified(run: Sequence[Layer]) -> tuple[Layer, int]:
     if type(head) is BatchNorm2d:
         if len(run) > 2 and _pools_apart(run[2]):
             return Normalised(head, run[2]), 3  # type: ignore[arg-type]
-        if len(run) > 2 and _convolves(run[2:]):
+        if len(run) > 2 and _convolves(run[2:], inference=inference):
             return NormalisedConv(head, run[2]), 3  # type: ignore[arg-type]
         return Normalised(head), 2
     return head, 1
@@ -65,7 +65,8 @@ def _first_block(run: Sequence[Layer]) -> tuple[FirstBlock, int] | None:
         return None
     conv, norm, _, pool = run
     stage = FirstBlock(conv, norm, pool)  # type: ignore[arg-type]
-    return (stage, 4) if stage.pays() and _pools_in_place(conv, pool) else None
+    fits = stage.pays(stage.layer.in_channels or 1) and _pools_in_place(conv, pool)
+    return (stage, 4) if fits else None
 
 
 def _folded(run: Sequence[Layer]) -> tuple[Folded, int] | None:
@@ -80,9 +81,11 @@ def _folded(run: Sequence[Layer]) -> tuple[Folded, int] | None:
     return Folded(conv, norm, rectified=True), 3
 
 
-def _convolves(run: Sequence[Layer]) -> bool:
-    """Tell whether this begins with a convolution that no kernel joins with a ReLU behind it."""
-    return type(run[0]) is Conv2d and (len(run) == 1 or type(run[1]) is not ReLU)
+def _convolves(run: Sequence[Layer], *, inference: bool) -> bool:
+    """Tell whether this begins with a convolution that is not joined with what is behind it."""
+    behind = type(run[1]) if len(run) > 1 else None
+    joined = behind is ReLU or (inference and behind is BatchNorm2d)
+    return type(run[0]) is Conv2d and not joined
 
 
 def _pools_in_place(conv: Layer, pool: Layer) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from stapes import ops
 from stapes.device import Array, array_module
 from stapes.nn.conv import Conv2d
@@ -102,24 +104,25 @@ class NormalisedConv(Fused):
 class FirstBlock(Fused):
     """Conv2d + BatchNorm2d + ReLU + MaxPool2d on a network's input: there is no gradient of that.
 
-    With few channels the convolution's output is never written; with more, the two parts run.
+    Where its kernels are the faster ones the convolution's output is never written; else the two
+    parts run.
     """
 
     layer: Conv2d
-    MOST_CHANNELS = 3
 
     def __init__(self, layer: Conv2d, norm: BatchNorm2d, pool: MaxPool2d) -> None:
         super().__init__(layer, norm)
         self.norm, self.apart = norm, Normalised(norm, pool)
         self.parts = [*self.layers, self.apart]
 
-    def pays(self) -> bool:
-        """Tell whether the kernels for this window are faster than the parts'."""
+    def pays(self, channels: int) -> bool:
+        """Tell whether the joint kernels are the faster ones; see csrc/cpu/choice.hpp."""
         conv = self.layer
         sizes = conv.kernel_size, conv.stride, self.apart.pool
         names = "kernel_size", "stride", "pool"
         given = [pair("Conv2d", *named) for named in zip(names, sizes, strict=True)]
-        return given == [(3, 3), (1, 1), (2, 2)]
+        few = channels <= 3 and 16 * channels <= conv.out_channels
+        return few and given == [(3, 3), (1, 1), (2, 2)]
 
     def _window(self) -> dict[str, Any]:
         conv = self.layer
@@ -132,7 +135,7 @@ class FirstBlock(Fused):
 
     def forward(self, x: Array) -> Array:
         x = self._start(x)
-        if x.shape[-1] > self.MOST_CHANNELS:
+        if x.dtype != np.float32 or not self.pays(x.shape[-1]):
             return self.apart.forward(self.layer.forward(x))
         conv, norm = self.layer, self.norm
         y, *kept = self._run(
