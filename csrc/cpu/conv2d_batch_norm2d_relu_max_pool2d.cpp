@@ -2,9 +2,10 @@
 //   fwd: u = conv2d(x, w) + b, z as batch_norm2d's y of u, y = max_pool2d(max(0, z)) with argmax, kDead where z <= 0
 //   bwd: the gradients of w, gamma, beta and b; there is none of x
 // Layout as conv2d_relu_max_pool2d; u is over all positions (N, P, Q), also those that no window covers.
-// Work: where choice.hpp says so, by the patches' Gram matrix G and sums s (patch_gram.hpp). Forward: the mean of channel k
-// is w_k s / n + b_k, its variance w_k (G / n - s s' / n^2) w_k; then conv2d_relu_max_pool2d with weights and biases that
-// normalise. Backward: that operator's dw and db are S = sum g patch and sum g; then sum g u = w_k S_k + b_k sum g, and
+// Work: where choice.hpp says so, by the patches' Gram matrix G and sums s (patch_gram.hpp). Forward: the mean of
+// channel k is w_k s / n + b_k, its variance w_k (G / n - s s' / n^2) w_k; then conv2d_relu_max_pool2d with weights and
+// biases that normalise. Backward: that operator's dw and db are S = sum g patch and sum g; then
+// sum g u = w_k S_k + b_k sum g, and
 //   dw_k = scale S_k + slope (w_k G + (b_k - mean) s) + shift s   for   du = scale g + slope (u - mean) + shift.
 // Otherwise u lies in scratch memory, computed anew in the backward.
 // Numerics: Gram matrix, statistics and these formulas in double; the rest as in conv2d_relu_max_pool2d. All overwrite.

@@ -1,9 +1,9 @@
-// The Gram matrix of what the outputs of a convolution read: the sums over all of them of the products of two numbers of
-// the patch, and of each alone. From it follow the mean and the variance of every output channel, and the weight gradient
-// of a gradient that depends on the outputs alone, without a look at the outputs.
+// The Gram matrix of what the outputs of a convolution read: the sums over all of them of the products of two numbers
+// of the patch, and of each alone. From it follow the mean and the variance of every output channel, and the weight
+// gradient of a gradient that depends on the outputs alone, without a look at the outputs.
 // gram (L + 1, L + 1), L = R*S*C numbers in the order of w, then 1; any stride and padding, few L.
-// Work: an image at a time is put in double, a row for each of its rows, channels, and remainders of the stride, so that
-// what neighbouring outputs read through one tap lies side by side. Sums of vectors over the image.
+// Work: an image at a time is put in double, a row for each of its rows, channels, and remainders of the stride, so
+// that what neighbouring outputs read through one tap lies side by side. Sums of vectors over the image.
 // Threads: chunks of images, a number fixed by the shape, each with sums of its own; one image is one thread's.
 // Numerics: products of float32 are exact in double; sums in double, over a chunk's images, then over chunks in order.
 #pragma once
@@ -59,7 +59,8 @@ class PatchGram {
   // Rows of zeros and of ones lie behind those of the image.
   Index zeros() const { return g_.H * g_.C * g_.stride_w * width_; }
 
-  // Row (h, c, remainder) holds the pixels w = i * stride_w + remainder + cols.first of channel c, zeros beside the image.
+  // Row (h, c, remainder) holds the pixels w = i * stride_w + remainder + cols.first of channel c, zeros beside the
+  // image.
   void spread(const T* x, double* image) const {
     for (Index h = 0; h < g_.H; ++h)
       for (Index c = 0; c < g_.C; ++c)

@@ -1,8 +1,8 @@
 // conv2d_batch_norm2d_relu_max_pool2d: u = conv2d(x, w) + b, then batch_norm2d_relu_max_pool2d of u
 //   bwd: the gradients of w, gamma, beta and b; there is none of x
 // Layout and conditions: those of the parts, conv2d and batch_norm2d_relu_max_pool2d.
-// Work: by the kernels of the parts. u, and backward also its gradient, lie in scratch memory for the time of a call; the
-//   backward computes u anew.
+// Work: by the kernels of the parts. u, and backward also its gradient, lie in scratch memory for the time of a call;
+//   the backward computes u anew.
 // Numerics: those of the parts; u is rounded to the dtype. The same bits on every run. Overwrites.
 // Source: the definition.
 // Measured: not measured.
