@@ -102,6 +102,10 @@ PYBIND11_MODULE(STAPES_MODULE, m) {
                arg("norm"), arg("w"), arg("training"), arg("dx"), arg("dgamma"), arg("dbeta"), arg("dw"),
                arg("db").none(true), arg("stride"), arg("padding").none(true), arg("dilation"), arg("groups"),
                arg("precision"));
+  def_operator(m, "batch_norm2d_relu_conv2d_chain_fwd", &ops::batch_norm2d_relu_conv2d_chain_fwd, arg("x"),
+               arg("blocks"), arg("precision"));
+  def_operator(m, "batch_norm2d_relu_conv2d_chain_bwd", &ops::batch_norm2d_relu_conv2d_chain_bwd, arg("dy"), arg("x"),
+               arg("blocks"), arg("dx"), arg("precision"));
   m.def("conv2d_batch_norm2d_relu_max_pool2d_shape", &ops::conv2d_batch_norm2d_relu_max_pool2d_shape, arg("x_shape"),
         arg("w_shape"), arg("pool"), arg("stride"), arg("padding").none(true));
   def_operator(m, "conv2d_batch_norm2d_relu_max_pool2d_fwd", &ops::conv2d_batch_norm2d_relu_max_pool2d_fwd, arg("x"),

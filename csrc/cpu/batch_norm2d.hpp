@@ -10,8 +10,7 @@
 
 #include <cmath>
 
-#include "cpu/columns.hpp"
-#include "cpu/workspace.hpp"
+#include "cpu/piece_moments.hpp"
 #include "ops/kernels.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
@@ -46,17 +45,6 @@ void column_moments(const T* x, Index rows, Index cols, double* mean, double* m2
     const double left = m2[c] - mean[c] * mean[c] / n;
     m2[c] = left < 0 ? 0 : left;
     mean[c] = static_cast<double>(x[c]) + mean[c] / n;
-  }
-}
-
-// (mean, m2) of n values each, joined with those of n_other values each.
-inline void merge_moments(double n, double* mean, double* m2, double n_other, const double* mean_other,
-                          const double* m2_other, Index channels) {
-  const double share = n_other / (n + n_other), weight = n * share;
-  for (Index c = 0; c < channels; ++c) {
-    const double d = mean_other[c] - mean[c];
-    mean[c] += d * share;
-    m2[c] += m2_other[c] + d * d * weight;
   }
 }
 
@@ -130,12 +118,15 @@ void settle(const BatchNorm2dFwdArgs& a, double* exact_mean, double* var, const 
   }
 }
 
-// As settle, in training with the statistics of x.
+// As settle, in training with the statistics of x; `taken` are its moments, where there are any already.
 template <class T>
-void prepare(const BatchNorm2dFwdArgs& a, const RowChunks& chunks, const Normalisation<T>& n) {
+void prepare(const BatchNorm2dFwdArgs& a, const RowChunks& chunks, const Normalisation<T>& n,
+             const PieceMoments<T>* taken = nullptr) {
   const Workspace statistics = workspace_of<double>(2 * a.channels);
   double *exact_mean = statistics.as<double>(), *var = exact_mean + a.channels;
-  if (a.training) {
+  if (a.training && taken != nullptr) {
+    taken->total(exact_mean, var);
+  } else if (a.training) {
     const Workspace scratch = workspace_of<double>(chunks.tasks() * 2 * chunks.wide);
     batch_statistics(static_cast<const T*>(a.x), chunks, scratch.as<double>(), exact_mean, var);
   }

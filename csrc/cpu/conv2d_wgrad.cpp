@@ -344,7 +344,7 @@ void wgrad(const Conv2dWgradArgs& a) {
       case Wgrad::kDense: return wgrad_dense(dy, x, dw, Dense(s));
       case Wgrad::kDepthwise: return Depthwise<T>(forward_grid(s)).wgrad(x, dy, dw);
       case Wgrad::kWinograd: return WinogradWgrad<T>(x, dy, s).run(dw);
-      case Wgrad::kGathered: return GatheredWgrad<T>(x, dy, s).run(dw);
+      case Wgrad::kGathered: return GatheredWgrad<T>(x, s).run(dy, dw);
       case Wgrad::kTiles: break;
     }
     run_wgrad(Problem<T>{x, dy, s, forward_grid(s), C, K, taps, choose_layout<T>(s, C, K)}, dw);

@@ -35,6 +35,13 @@ struct DepthwiseOutputs {
   Index x;  // where the first output reads through tap (r, s), in elements of the image
 };
 
+// Rows of an image, of which the first `skipped` elements are not there.
+template <class T>
+struct ImageRows {
+  const T* data;
+  Index skipped;
+};
+
 template <class T>
 class Depthwise {
  public:
@@ -49,46 +56,49 @@ class Depthwise {
         begin_(clamp(ceil_div(-g.cols.first, g.stride_w), 0, g.Q)),
         end_(clamp((g.W - g.cols.count - g.cols.first + g.stride_w) / g.stride_w, begin_, g.Q)) {}
 
-  // y (n,p,q) is at y + n * image + p * row + q * pixel; weights (R, S, padded channels), padded bias.
-  template <class Reader>
+  // y (n,p,q) is at y + n * image + p * row + q * pixel; weights (R, S, padded channels), padded bias. behind(piece,
+  // outputs, pixels) is called behind every row.
+  template <class Reader, class F>
   void forward(const T* x, const T* w, const T* bias, bool relu, T* y, Index image, Index row, Index pixel,
-               const Reader& reader) const {
+               const Reader& reader, const F& behind) const {
     parallel_for(pieces(), [&](Index piece) {
       const Range rows = part(g_.N * g_.P, pieces(), piece);
       for (Index i = rows.begin; i < rows.end; ++i) {
-        forward_row(x, i, w, bias, relu, y + i / g_.P * image + i % g_.P * row, pixel, reader);
+        const Index n = i / g_.P, p = i % g_.P;
+        T* to = y + n * image + p * row;
+        forward_row({x + n * g_.H * g_.W * g_.C, 0}, p, w, bias, relu, to, pixel, reader);
+        behind(piece, to, g_.Q);
       }
     });
   }
 
-  // Row i of all images' rows of outputs, to y.
+  // Row p of an image's outputs, to y.
   template <class Reader>
-  void forward_row(const T* x, Index i, const T* w, const T* bias, bool relu, T* y, Index pixel,
+  void forward_row(const ImageRows<T>& x, Index p, const T* w, const T* bias, bool relu, T* y, Index pixel,
                    const Reader& reader) const {
-    x += i / g_.P * g_.H * g_.W * g_.C;
-    for_outputs(i % g_.P, [&]<int kS, int kStride, int M>(const DepthwiseOutputs& at) {
-      outputs<kS, kStride, M>(at, x + at.x, w, bias, relu, y + at.q * pixel, pixel, reader);
+    for_outputs(p, [&]<int kS, int kStride, int M>(const DepthwiseOutputs& at) {
+      outputs<kS, kStride, M>(at, x.data + (at.x - x.skipped), w, bias, relu, y + at.q * pixel, pixel, reader);
     });
   }
 
   void wgrad(const T* x, const T* dy, T* dw) const {
-    wgrad(x, dy, dw, AsItLies<T>{}, [](Index, Index) {});
+    wgrad(x, dw, AsItLies<T>{}, [&](Index, Index i, int) { return dy + i * g_.Q * g_.C; });
   }
 
-  // dw (C, R, S); dy (N, P, Q, C). before(piece, i) is called before row i of all images' rows of outputs is read.
+  // dw (C, R, S). dy(piece, i, thread) gives row i of all images' rows of outputs' gradients, (Q, C).
   template <class Reader, class F>
-  void wgrad(const T* x, const T* dy, T* dw, const Reader& reader, const F& before) const {
+  void wgrad(const T* x, T* dw, const Reader& reader, const F& dy) const {
     const Index taps = g_.rows.count * g_.cols.count, size = taps * tap_;
     const Workspace sums = workspace_of<T>(pieces() * size);
-    parallel_for(pieces(), [&](Index piece) {
+    parallel_for(pieces(), num_threads(), [&](Index piece, int thread) {
       const Range rows = part(g_.N * g_.P, pieces(), piece);
       T* own = sums.as<T>() + piece * size;
       std::memset(static_cast<void*>(own), 0, static_cast<std::size_t>(size) * sizeof(T));
       for (Index i = rows.begin; i < rows.end; ++i) {
         const T* from = x + i / g_.P * g_.H * g_.W * g_.C;
-        before(piece, i);
+        const T* row = dy(piece, i, thread);
         for_outputs(i % g_.P, [&]<int kS, int kStride, int M>(const DepthwiseOutputs& at) {
-          products<kS, kStride, M>(at, from + at.x, dy + (i * g_.Q + at.q) * g_.C, own, reader);
+          products<kS, kStride, M>(at, from + at.x, row + at.q * g_.C, own, reader);
         });
       }
     });
@@ -104,7 +114,7 @@ class Depthwise {
 
  private:
   static constexpr int kMostTaps = 3, kOutputs = 4;  // with the pixels of their taps, what the registers hold
-  static constexpr Index kMostPieces = 64;
+  static constexpr Index kMostPieces = 64, kLine = 64 / sizeof(T);
 
   // f.operator()<kS, kStride, M>(outputs) for all outputs of row p, in order: M of them with kS taps in a row.
   template <class F>
@@ -159,6 +169,8 @@ class Depthwise {
                                  Index y_pixel, const Reader& reader) const {
     const Index x_row = g_.rows.step * g_.W * g_.C, w_row = g_.cols.count * tap_;
     w += at.r * w_row + at.s * tap_;
+    fetch<kStride, M>(at, x, x_row);
+    for (Index i = 0; i < M * g_.C; i += kLine) __builtin_prefetch(y + 2 * M * y_pixel + i, 1);
     for_channel_vectors<T>(g_.C, [&](auto part, Index c, int n) {
       const auto read = reader.channels(c);
       Vec<T> acc[M];
@@ -185,12 +197,20 @@ class Depthwise {
     });
   }
 
+  // Has the cache fetch what the outputs after the next ones read of the last row, which nobody read before.
+  template <int kStride, int M>
+  void fetch(const DepthwiseOutputs& at, const T* x, Index x_row) const {
+    x += (at.rows - 1) * x_row + 3 * M * kStride * g_.C;
+    for (Index i = 0; i < M * kStride * g_.C; i += kLine) __builtin_prefetch(x + i);
+  }
+
   // sums (R, S, padded channels) += the products of outputs' gradients with what they read.
   template <int kS, int kStride, int M, class Reader>
   [[gnu::noinline]] void products(const DepthwiseOutputs& at, const T* x, const T* dy, T* sums,
                                   const Reader& reader) const {
     const Index x_row = g_.rows.step * g_.W * g_.C, row = g_.cols.count * tap_;
     sums += at.r * row + at.s * tap_;
+    fetch<kStride, M>(at, x, x_row);
     for_channel_vectors<T>(g_.C, [&](auto part, Index c, int n) {
       const auto read = reader.channels(c);
       Vec<T> g[M];

@@ -69,15 +69,26 @@ struct TapReader {
   }
 };
 
+// The outputs' gradients, as they lie. Others (norm_gradient.hpp) make them when they are asked for.
+template <class T>
+struct GivenGradient {
+  const T* dy;
+  Index K;
+
+  // Those of outputs [first, first + count), (count, K); `scratch` holds as many.
+  const T* take(Index first, Index, T*) const { return dy + first * K; }
+  // What fetches those of `take`, a piece at each of `calls` calls.
+  Prefetch fetch(Index first, Index count, Index calls) const { return Prefetch(dy + first * K, count * K, calls); }
+};
+
 template <class T>
 class GatheredWgrad {
  public:
   // `s` as flatten_pointwise makes it. The sums of a chunk must fit.
   static bool can(const Conv2dShape& s) { return s.groups == 1 && s.K * taps(s) * s.C <= kMostSums; }
 
-  GatheredWgrad(const T* x, const T* dy, const Conv2dShape& s)
+  GatheredWgrad(const T* x, const Conv2dShape& s)
       : x_(x),
-        dy_(dy),
         taps_{forward_grid(s)},
         pointwise_(is_row_of_pixels(s)),
         outputs_(s.N * s.window.P * s.window.Q),
@@ -86,23 +97,24 @@ class GatheredWgrad {
         products_{C_, scratch_row<T>(C_ + kLanes<T>), scratch_row<T>(s.K), round_up(C_, kLanes<T>)},
         block_(pointwise_ ? clamp(kBlock / (C_ + s.K), 32, 128) : clamp(2 * kBlock / (C_ + s.K), 48, 128)) {}
 
-  void run(T* dw) const {
-    run(dw, AsItLies<T>{}, [](Index, Index, Index) {});
+  void run(const T* dy, T* dw) const {
+    run(GivenGradient<T>{dy, K_}, dw, AsItLies<T>{}, [](Index, Index, Index, const T*) {});
   }
 
-  // behind(chunk, first, count) is called behind a block of outputs, which are in the cache then, with what they read.
-  template <class Reader, class F>
-  void run(T* dw, const Reader& reader, const F& behind) const {
+  // behind(chunk, first, count, dy) is called behind a block of outputs, whose gradients dy (count, K) are in the cache
+  // then, with what they read.
+  template <class Gradient, class Reader, class F>
+  void run(const Gradient& dy, T* dw, const Reader& reader, const F& behind) const {
     const Index size = K_ * products_.sums_row, blocks = ceil_div(outputs_, block_), chunks = this->chunks();
     const int threads = num_threads();
     const Index splits = products_.splits(threads, chunks, K_);
     const Workspace sums = workspace_of<T>(chunks * size), scratch = workspace_of<T>(threads * scratch_elements());
     parallel_for(chunks * splits, threads, [&](Index task, int thread) {
       const Index i = task / splits;
-      add_chunk(part(blocks, chunks, i), products_.share(K_, splits, task % splits),
+      add_chunk(dy, part(blocks, chunks, i), products_.share(K_, splits, task % splits),
                 scratch.as<T>() + thread * scratch_elements(), sums.as<T>() + i * size, reader,
-                [&](Index first, Index count) {
-                  if (task % splits == 0) behind(i, first, count);
+                [&](Index first, Index count, const T* rows) {
+                  if (task % splits == 0) behind(i, first, count, rows);
                 });
     });
     parallel_for(K_, threads, [&](Index k) {
@@ -125,36 +137,37 @@ class GatheredWgrad {
 
   static Index taps(const Conv2dShape& s) { return s.window.kernel_h * s.window.kernel_w; }
 
-  Index scratch_elements() const { return block_ * (products_.x_row + products_.y_row); }
+  Index scratch_elements() const { return block_ * (products_.x_row + products_.y_row + K_); }
 
-  template <class Reader, class F>
-  void add_chunk(Range blocks, Range ks, T* scratch, T* sums, const Reader& reader, const F& behind_block) const {
+  template <class Gradient, class Reader, class F>
+  void add_chunk(const Gradient& gradient, Range blocks, Range ks, T* scratch, T* sums, const Reader& reader, const F& behind_block) const {
     std::memset(static_cast<void*>(sums + ks.begin * products_.sums_row), 0,
                 static_cast<std::size_t>((ks.end - ks.begin) * products_.sums_row) * sizeof(T));
-    T *x = scratch, *dy = scratch + block_ * products_.x_row;
+    T *x = scratch, *dy = x + block_ * products_.x_row, *made = dy + block_ * products_.y_row;
     const Index tiles = Blocks<T>(C_).count * ceil_div(ks.end - ks.begin, OuterProducts<T>::kRows);
     for (Index i = blocks.begin; i < blocks.end; ++i) {
       const Index first = i * block_, count = least(block_, outputs_ - first);
+      const T* rows = gradient.take(first, count, made);
       for (Index j = 0; j < count; ++j) {
         if (pointwise_) {
           read_row(x_ + (first + j) * C_, 1, C_, x + j * products_.x_row, reader);
         } else {
           taps_.read(x_, first + j, x + j * products_.x_row, reader);
         }
-        copy_vectors(dy_ + (first + j) * K_, K_, dy + j * products_.y_row);
+        copy_vectors(rows + j * K_, K_, dy + j * products_.y_row);
       }
       const Index behind = first + count, next = least(block_, outputs_ - behind);
-      Prefetch next_x(x_ + (pointwise_ ? behind * C_ : 0), pointwise_ ? next * C_ : 0, tiles),
-          next_dy(dy_ + behind * K_, next * K_, tiles);
+      Prefetch next_x(x_ + (pointwise_ ? behind * C_ : 0), pointwise_ ? next * C_ : 0, tiles);
+      auto next_dy = gradient.fetch(behind, next, tiles);
       products_.add(x, dy, count, ks, sums, [&] {
         next_x();
         next_dy();
       });
-      behind_block(first, count);
+      behind_block(first, count, rows);
     }
   }
 
-  const T *x_, *dy_;
+  const T* x_;
   TapReader<T> taps_;
   bool pointwise_;
   Index outputs_, C_, K_;  // C: what the taps of one output read

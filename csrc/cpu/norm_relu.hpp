@@ -71,4 +71,20 @@ class NormReluOf {
   Workspace memory_;
 };
 
+// What a convolution that cannot read through NormRelu reads: max(0, z) in scratch memory.
+template <class T>
+class Rectified {
+ public:
+  Rectified(const T* x, Index pixels, Index C, const NormRelu<T>& norm) : memory_(workspace_of<T>(pixels * C)) {
+    T* y = memory_.template as<T>();
+    parallel_ranges(pixels, ceil_div(kGrain, C),
+                    [&](Index begin, Index end) { norm.copy(x + begin * C, end - begin, C, y + begin * C); });
+  }
+
+  const T* data() const { return memory_.template as<T>(); }
+
+ private:
+  Workspace memory_;
+};
+
 }  // namespace stapes::cpu::STAPES_ISA_NAME

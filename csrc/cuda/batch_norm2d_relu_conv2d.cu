@@ -3,6 +3,7 @@
 //        kept = (mean, scale, shift, rstd), from which the backward makes z again
 //   bwd: g = dgrad of dy where z > 0, else 0 (NaN passes); dx, dgamma and dbeta are batch_norm2d_bwd's of g;
 //        dw is the wgrad of dy and max(0, z), db the sum of dy
+// batch_norm2d_relu_conv2d_chain: several of these, one by one, with the gradients between them in scratch memory
 // Layout as conv2d. Channels by 16 bytes where C and the addresses allow; else one at a time.
 // Work: max(0, z) lies in scratch memory, written before the convolution and again before its wgrad, a thread an item,
 //   V channels of a pixel; the convolutions are conv2d's. Backward, dx holds the dgrad, which the sums (in chunks, as
@@ -13,6 +14,8 @@
 //   dgrad is rounded to the dtype before it is summed. The same bits on every run. Overwrites.
 // Source: the definition; for the statistics and gradients see batch_norm2d_fwd.cu and batch_norm2d_bwd.cu.
 // Measured: not measured.
+#include <optional>
+
 #include "cuda/batch_norm2d.cuh"
 #include "cuda/items.cuh"
 
@@ -126,6 +129,25 @@ void batch_norm2d_relu_conv2d_bwd(const BatchNorm2dReluConv2dBwdArgs& args, Stre
   });
   const Conv2dShape& s = conv.shape;
   if (args.db != nullptr) conv2d_bgrad({conv.dy, args.db, s.N * s.window.P * s.window.Q, s.K, conv.dtype}, stream);
+}
+
+void batch_norm2d_relu_conv2d_chain_fwd(const NormConvChainFwdArgs& args, Stream stream) {
+  for (const BatchNorm2dReluConv2dFwdArgs& block : args.blocks) batch_norm2d_relu_conv2d_fwd(block, stream);
+}
+
+void batch_norm2d_relu_conv2d_chain_bwd(const NormConvChainBwdArgs& args, Stream stream) {
+  std::optional<Workspace> memory[2];  // a block reads one gradient and writes another
+  const void* dy = args.blocks.back().conv.dy;
+  for (std::size_t i = args.blocks.size(); i-- > 0;) {
+    BatchNorm2dReluConv2dBwdArgs block = args.blocks[i];
+    block.conv.dy = dy;
+    if (i > 0) {
+      memory[i % 2].emplace(map_bytes(block), stream);
+      block.norm.dx = block.conv.dx = memory[i % 2]->data();
+    }
+    batch_norm2d_relu_conv2d_bwd(block, stream);
+    dy = block.norm.dx;
+  }
 }
 
 }  // namespace stapes::cuda

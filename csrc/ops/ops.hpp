@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "core/shapes.hpp"
@@ -72,6 +73,19 @@ void batch_norm2d_relu_conv2d_bwd(const Tensor& dy, const Tensor& x, const Tenso
                                   const Tensor& w, bool training, const Tensor& dx, const Tensor& dgamma,
                                   const Tensor& dbeta, const Tensor& dw, const OptionalTensor& db, Pair stride,
                                   const Padding& padding, Pair dilation, std::int64_t groups, Precision precision);
+
+// A convolution's stride, padding, dilation and groups.
+using ConvWindow = std::tuple<Pair, Padding, Pair, std::int64_t>;
+// The arguments of a block of a chain, in the order of batch_norm2d_relu_conv2d_fwd and _bwd: from gamma to norm, and
+// from gamma to db without dx.
+using NormConvFwd = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, OptionalTensor, bool, double, double, Tensor,
+                               Tensor, ConvWindow>;
+using NormConvBwd = std::tuple<Tensor, Tensor, Tensor, bool, Tensor, Tensor, Tensor, OptionalTensor, ConvWindow>;
+
+void batch_norm2d_relu_conv2d_chain_fwd(const Tensor& x, const std::vector<NormConvFwd>& blocks, Precision precision);
+void batch_norm2d_relu_conv2d_chain_bwd(const Tensor& dy, const std::vector<Tensor>& x,
+                                        const std::vector<NormConvBwd>& blocks, const Tensor& dx, Precision precision);
+
 Shape conv2d_batch_norm2d_relu_max_pool2d_shape(const Shape& x, const Shape& w, Pair pool, Pair stride,
                                                 const Padding& padding);
 void conv2d_batch_norm2d_relu_max_pool2d_fwd(const Tensor& x, const Tensor& w, const OptionalTensor& b,

@@ -19,6 +19,8 @@ __all__: list[str] = [
     "batch_norm2d_bwd",
     "batch_norm2d_fwd",
     "batch_norm2d_relu_conv2d_bwd",
+    "batch_norm2d_relu_conv2d_chain_bwd",
+    "batch_norm2d_relu_conv2d_chain_fwd",
     "batch_norm2d_relu_conv2d_fwd",
     "batch_norm2d_relu_max_pool2d_bwd",
     "batch_norm2d_relu_max_pool2d_fwd",
@@ -176,6 +178,75 @@ def batch_norm2d_relu_conv2d_bwd(
         collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"
     ],
     groups: typing.SupportsInt | typing.SupportsIndex,
+    precision: str,
+) -> None: ...
+def batch_norm2d_relu_conv2d_chain_bwd(
+    dy: numpy.ndarray,
+    x: collections.abc.Sequence[numpy.ndarray],
+    blocks: collections.abc.Sequence[
+        tuple[
+            numpy.ndarray,
+            numpy.ndarray,
+            numpy.ndarray,
+            bool,
+            numpy.ndarray,
+            numpy.ndarray,
+            numpy.ndarray,
+            numpy.ndarray | None,
+            tuple[
+                typing.Annotated[
+                    collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+                    "FixedSize(2)",
+                ],
+                typing.Annotated[
+                    collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+                    "FixedSize(4)",
+                ]
+                | None,
+                typing.Annotated[
+                    collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+                    "FixedSize(2)",
+                ],
+                typing.SupportsInt | typing.SupportsIndex,
+            ],
+        ]
+    ],
+    dx: numpy.ndarray,
+    precision: str,
+) -> None: ...
+def batch_norm2d_relu_conv2d_chain_fwd(
+    x: numpy.ndarray,
+    blocks: collections.abc.Sequence[
+        tuple[
+            numpy.ndarray,
+            numpy.ndarray,
+            numpy.ndarray,
+            numpy.ndarray,
+            numpy.ndarray,
+            numpy.ndarray | None,
+            bool,
+            typing.SupportsFloat | typing.SupportsIndex,
+            typing.SupportsFloat | typing.SupportsIndex,
+            numpy.ndarray,
+            numpy.ndarray,
+            tuple[
+                typing.Annotated[
+                    collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+                    "FixedSize(2)",
+                ],
+                typing.Annotated[
+                    collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+                    "FixedSize(4)",
+                ]
+                | None,
+                typing.Annotated[
+                    collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+                    "FixedSize(2)",
+                ],
+                typing.SupportsInt | typing.SupportsIndex,
+            ],
+        ]
+    ],
     precision: str,
 ) -> None: ...
 def batch_norm2d_relu_conv2d_fwd(

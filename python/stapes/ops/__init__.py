@@ -35,6 +35,11 @@ from stapes.ops.norm_conv import (
     conv2d_batch_norm2d_relu_max_pool2d_bwd,
     conv2d_batch_norm2d_relu_max_pool2d_fwd,
 )
+from stapes.ops.norm_conv_chain import (
+    NormConv,
+    batch_norm2d_relu_conv2d_chain_bwd,
+    batch_norm2d_relu_conv2d_chain_fwd,
+)
 from stapes.ops.optimizer import adam_step, sgd_step
 from stapes.ops.pooling import (
     avg_pool2d_bwd,
@@ -48,12 +53,15 @@ from stapes.ops.softmax import softmax_bwd, softmax_fwd
 from stapes.ops.upsample import upsample2d_bwd, upsample2d_fwd
 
 __all__ = [
+    "NormConv",
     "adam_step",
     "avg_pool2d_bwd",
     "avg_pool2d_fwd",
     "batch_norm2d_bwd",
     "batch_norm2d_fwd",
     "batch_norm2d_relu_conv2d_bwd",
+    "batch_norm2d_relu_conv2d_chain_bwd",
+    "batch_norm2d_relu_conv2d_chain_fwd",
     "batch_norm2d_relu_conv2d_fwd",
     "batch_norm2d_relu_max_pool2d_bwd",
     "batch_norm2d_relu_max_pool2d_fwd",

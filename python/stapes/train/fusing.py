@@ -12,7 +12,7 @@ from stapes.nn.linear import Linear
 from stapes.nn.norm import BatchNorm2d
 from stapes.nn.pool import MaxPool2d
 from stapes.ops._args import padding, pair
-from stapes.train.norm_stages import FirstBlock, Folded, Normalised, NormalisedConv
+from stapes.train.norm_stages import FirstBlock, Folded, Normalised, NormalisedConvs
 from stapes.train.stages import Rectified, RectifiedPooled
 
 _LARGEST_WINDOW = 255
@@ -33,12 +33,21 @@ def fused(
 ) -> Iterator[Layer]:
     """Yield stages, each as long a run of layers as there is a kernel for."""
     i = 0
+    chain: NormalisedConvs | None = None  # on the CPU, as many of them in a row as there are
     while i < len(layers):
         run = layers[i : i + 4]
         joined = _folded(run) if inference else _first_block(run) if on_cpu and i == 0 else None
         stage, count = joined or _rectified(run, inference=inference)
-        yield stage
         i += count
+        if on_cpu and isinstance(stage, NormalisedConvs):
+            chain = NormalisedConvs(*(chain.blocks if chain else ()), *stage.blocks)
+            continue
+        if chain:
+            yield chain
+            chain = None
+        yield stage
+    if chain:
+        yield chain
 
 
 def _rectified(run: Sequence[Layer], *, inference: bool) -> tuple[Layer, int]:
@@ -54,7 +63,7 @@ def _rectified(run: Sequence[Layer], *, inference: bool) -> tuple[Layer, int]:
         if len(run) > 2 and _pools_apart(run[2]):
             return Normalised(head, run[2]), 3  # type: ignore[arg-type]
         if len(run) > 2 and _convolves(run[2:], inference=inference):
-            return NormalisedConv(head, run[2]), 3  # type: ignore[arg-type]
+            return NormalisedConvs((head, run[2])), 3  # type: ignore[arg-type]
         return Normalised(head), 2
     return head, 1
 

@@ -53,52 +53,61 @@ class Normalised(Fused):
         return self._put("dx", dx) if need_dx else None
 
 
-class NormalisedConv(Fused):
-    """BatchNorm2d + ReLU + Conv2d: the map before the convolution is made anew in the backward."""
+class NormalisedConvs(Fused):
+    """BatchNorm2d + ReLU + Conv2d, once or several times.
+
+    The maps before the convolutions are made anew in the backward.
+    """
 
     layer: BatchNorm2d
 
-    def __init__(self, layer: BatchNorm2d, conv: Conv2d) -> None:
-        super().__init__(layer, conv)
-        self.conv = conv
+    def __init__(self, *blocks: tuple[BatchNorm2d, Conv2d]) -> None:
+        super().__init__(*(layer for block in blocks for layer in block))
+        self.blocks = list(blocks)
 
     def forward(self, x: Array) -> Array:
         x = self._start(x)
-        norm, conv = self.layer, self.conv
-        y, kept = self._run(
-            "y",
-            ops.batch_norm2d_relu_conv2d_fwd,
-            x,
-            norm.weight._data,
-            norm.bias._data,
-            norm.running_mean,
-            norm.running_var,
-            conv.weight.like(x),
-            conv._bias_data(),
-            training=self.training,
-            momentum=norm.momentum,
-            eps=norm.eps,
-            **conv._window(),
-        )
+        kept = self._run("y", ops.batch_norm2d_relu_conv2d_chain_fwd, x, self._arguments(x))
         self._keep(x, kept)
-        return y
+        return kept[-1][0]
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         x, kept = self._kept()
-        norm, w, b = self.layer, self.conv.weight, self.conv.bias
-        db = None if b is None else b.gradient()
-        gradients = norm.weight.gradient(), norm.bias.gradient(), w.gradient(), db
-        dx, *_ = ops.batch_norm2d_relu_conv2d_bwd(
+        gradients = []
+        for norm, conv in self.blocks:
+            db = None if conv.bias is None else conv.bias.gradient()
+            gradients.append(
+                (norm.weight.gradient(), norm.bias.gradient(), conv.weight.gradient(), db)
+            )
+        dx, _ = ops.batch_norm2d_relu_conv2d_chain_bwd(
             dy,
             x,
-            norm.weight._data,
+            self._arguments(x),
             kept,
-            w.like(x),
-            **self.conv._window(),
-            need_db=b is not None,
-            out=(self._slot("dx"), *gradients),
+            precision=self.blocks[0][1]._precision,
+            out=(self._slot("dx"), gradients),
         )
         return self._put("dx", dx) if need_dx else None
+
+    def _arguments(self, x: Array) -> list[ops.NormConv]:
+        return [
+            ops.NormConv(
+                norm.weight._data,
+                norm.bias._data,
+                norm.running_mean,
+                norm.running_var,
+                conv.weight.like(x),
+                conv._bias_data(),
+                norm.training,
+                norm.momentum,
+                norm.eps,
+                conv.stride,
+                conv.padding,
+                conv.dilation,
+                conv.groups,
+            )
+            for norm, conv in self.blocks
+        ]
 
 
 class FirstBlock(Fused):
