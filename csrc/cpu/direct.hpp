@@ -80,27 +80,36 @@ class PixelWalk {
   // The next `rows` pixels (the last one again when there are fewer) to x and y.
   template <int MR>
   void next(Index left, const T** x, T** y) {
+    if (left >= MR && col_ + MR <= cols_) {  // most often: none of them waits for another
+#pragma GCC unroll 8
+      for (int m = 0; m < MR; ++m) {
+        x[m] = x_ + m * x_step_;
+        y[m] = y_ + m * y_step_;
+      }
+      step(MR);
+      return;
+    }
     for (int m = 0; m < MR; ++m) {
       x[m] = x_;
       y[m] = y_;
-      if (m + 1 < left) advance();
+      if (m + 1 < left) step(1);
     }
   }
 
   Index x_step() const { return x_step_; }
   Index y_step() const { return y_step_; }
 
-  void advance() {
-    x_ += x_step_;
-    y_ += y_step_;
-    if (++col_ == cols_) {
+ private:
+  void step(Index pixels) {
+    x_ += pixels * x_step_;
+    y_ += pixels * y_step_;
+    if ((col_ += pixels) == cols_) {
       col_ = 0;
       x_ += x_row_;
       y_ += y_row_;
     }
   }
 
- private:
   const T* x_;
   T* y_;
   Index cols_, x_step_, y_step_, x_row_, y_row_, col_ = 0;
