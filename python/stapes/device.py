@@ -5,10 +5,14 @@ What goes in decides where the work is done; nothing here moves data between dev
 
 from __future__ import annotations
 
+from math import prod
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 Array: TypeAlias = Any
 """A NumPy or CuPy array. CuPy is optional and has no usable type stubs."""
@@ -91,6 +95,27 @@ def _from_dlpack(op: str, name: str, x: Any) -> Array:
     raise TypeError(f"{op}: {name} must be on the CPU or a CUDA device, got DLPack device {kind}")
 
 
+_CACHE_LINE = 64
+
+
+def empty(module: ModuleType, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Return a new array that begins where a cache line does.
+
+    NumPy's own begin 16 bytes behind it if they are large: every second vector is in two lines
+    then, and what is written so costs a kernel up to half of its speed.
+
+    Parameters
+    ----------
+    module : module
+        numpy or cupy.
+    """
+    if module is not np:
+        return module.empty(shape, dtype)
+    size = prod(shape if isinstance(shape, tuple) else (shape,)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + _CACHE_LINE - 1, np.uint8)
+    return np.ndarray(shape, dtype, memory, -memory.ctypes.data % _CACHE_LINE)
+
+
 def output(
     op: str, name: str, out: Array | None, like: Array, shape: Any, dtype: Any = None
 ) -> Array:
@@ -107,7 +132,7 @@ def output(
         If ``out`` has another shape, or is not C-contiguous.
     """
     if out is None:
-        return array_module(like).empty(shape, dtype=like.dtype if dtype is None else dtype)
+        return empty(array_module(like), tuple(shape), like.dtype if dtype is None else dtype)
     if not isinstance(out, np.ndarray) and not is_cupy(out):
         raise TypeError(f"{op}: {name} must be a NumPy or CuPy array, got {type(out).__name__}")
     _check_dtype(op, name, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stapes import ops
-from stapes.device import Array, array_module, as_input, device_of, to_device
+from stapes.device import Array, array_module, as_input, device_of, empty, to_device
 
 WEIGHT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 """What weights are kept in: 16-bit training keeps float32 masters."""
@@ -111,7 +111,7 @@ class Parameter:
             or grad.dtype != self._data.dtype
             or device_of(grad) != device_of(self._data)
         ):
-            self.grad = grad = array_module(self._data).empty_like(self._data)
+            self.grad = grad = empty(array_module(self._data), self.shape, self._data.dtype)
         return grad
 
     def replace(self, data: Array) -> None:

@@ -157,5 +157,7 @@ def _weights(op: str, block: NormConv) -> tuple[Array, Array | None]:
 def _each(op: str, out: Any, blocks: int) -> Sequence[Any]:
     """Return the entries of an ``out`` for each block, or as many None."""
     if out is not None and len(out) != blocks:
-        raise ValueError(f"{op}: out must have an entry for each of {blocks} blocks, got {len(out)}")
+        raise ValueError(
+            f"{op}: out must have an entry for each of {blocks} blocks, got {len(out)}"
+        )
     return [None] * blocks if out is None else out

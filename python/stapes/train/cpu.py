@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stapes import _core
-from stapes.device import Array
+from stapes.device import Array, empty
 from stapes.train.plan import SHAPES_KEPT, Plan
 from stapes.train.runtime import HostRuntime, Program
 from stapes.train.watch import Watch
@@ -81,7 +81,7 @@ class Forward:
 
 class _ForwardOf:
     def __init__(self, plan: Plan, x: Array) -> None:
-        self._plan, self._x = plan, np.empty_like(x)
+        self._plan, self._x = plan, empty(np, x.shape, x.dtype)
         self._output: Array = None
         self._program = _Recorded(self._run)
 

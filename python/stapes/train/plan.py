@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stapes import ops
-from stapes.device import Array, array_module
+from stapes.device import Array, array_module, empty
 from stapes.nn.activation import Softmax
 from stapes.nn.chain import _Chain
 from stapes.train.fusing import flat, fused
@@ -62,7 +62,7 @@ class Buffers:
         self._shared = True
         for turn in (passed[::2], passed[1::2]):
             sizes = [prod(shape) * dtype.itemsize for _, shape, dtype in turn]
-            memory = module.empty(max(sizes, default=0), np.uint8)
+            memory = empty(module, max(sizes, default=0), np.uint8)
             for (slots, shape, dtype), size in zip(turn, sizes, strict=True):
                 slots["dx"] = memory[:size].view(dtype).reshape(shape)
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from stapes.device import Array
+from stapes.device import Array, empty
 
 Program = Callable[[], None]
 """Work on a device that can be launched again and again."""
@@ -128,7 +128,7 @@ class HostRuntime(Runtime):
         yield
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        return np.empty(shape, dtype)
+        return empty(np, shape, dtype)
 
     def staging(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         return np.empty(shape, dtype)
