@@ -107,8 +107,13 @@ class PendingGradient {
  private:
   template <bool kTraining>
   void make(Index first, Index count, T* to) const {
+    constexpr Index kPixelsAhead = 16, kLine = 64 / sizeof(T);
     const NormRelu<T> norm = norm_.reader();
     for (Index i = first * C_; i < (first + count) * C_; i += C_, to += C_) {
+      for (Index c = kPixelsAhead * C_; c < (kPixelsAhead + 1) * C_; c += kLine) {
+        __builtin_prefetch(x_ + i + c);
+        __builtin_prefetch(dz_ + i + c);
+      }
       for_each_channel<T>(C_, [&]<class V>(V, Index c) {
         const auto at = norm.template at<V>(c);
         const V x = load_as<V>(x_ + i + c);
