@@ -42,23 +42,19 @@ struct Tile {
       }
   }
 
-  // acc[m] += sum over the segments of x[m][i] * w[i]; w is a panel (total length, NV vectors).
+  // acc[m] += sum over the segments of x[m][i] * w[i]; w is a panel (total length, NV vectors). Long ones by four: where
+  // another thread has half of the core's slots, what the loop itself takes of them counts.
   [[gnu::always_inline]] void add_dense(const T* const* x, const Segment* segments, Index count, const T* w) {
+    constexpr Index kLong = 16;
     for (const Segment* s = segments; s != segments + count; ++s) {
       const T* p[MR];
 #pragma GCC unroll 8
       for (int m = 0; m < MR; ++m) p[m] = x[m] + s->offset;
-      for (Index i = 0; i < s->length; ++i) {
-        Vec<T> b[NV];
+      if (s->length < kLong) {
+        for (Index i = 0; i < s->length; ++i, w += NV * kLanes<T>) add_product(p, i, w);
+      } else {
 #pragma GCC unroll 4
-        for (int v = 0; v < NV; ++v) b[v] = load(w + v * kLanes<T>);
-        w += NV * kLanes<T>;
-#pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m) {
-          const Vec<T> a = splat(p[m][i]);
-#pragma GCC unroll 4
-          for (int v = 0; v < NV; ++v) acc[m][v] += a * b[v];
-        }
+        for (Index i = 0; i < s->length; ++i, w += NV * kLanes<T>) add_product(p, i, w);
       }
     }
   }
@@ -82,18 +78,8 @@ struct Tile {
     const T* p[MR];
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m) p[m] = a[m];
-    for (Index i = 0; i < count; ++i) {
-      Vec<T> y[NV];
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) y[v] = load(b + v * kLanes<T>);
-#pragma GCC unroll 8
-      for (int m = 0; m < MR; ++m) {
-        const Vec<T> x = splat(p[m][i * a_step]);
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; ++v) acc[m][v] += x * y[v];
-      }
-      b += b_step;
-    }
+    for (Index i = 0; i < count; ++i, b += b_step) add_product(p, i * a_step, b);
   }
 
   [[gnu::always_inline]] void relu() {
@@ -102,6 +88,19 @@ struct Tile {
     for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) acc[m][v] = acc[m][v] < zero ? zero : acc[m][v];
+  }
+
+  // acc[m] += p[m][at] * b.
+  [[gnu::always_inline]] void add_product(const T* const* p, Index at, const T* b) {
+    Vec<T> y[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) y[v] = load(b + v * kLanes<T>);
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m) {
+      const Vec<T> x = splat(p[m][at]);
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) acc[m][v] += x * y[v];
+    }
   }
 
   // Row m to y[m], `width` elements of it, for the first `rows` rows.
