@@ -130,9 +130,11 @@ void run_block(const DirectConv<T>& conv, PixelWalk<T> walk, Index pixels, const
     next();
     Tile<T, MR, NV> tile;
     tile.set(bias);
-    for (int m = 0; m < MR; ++m) {
-      __builtin_prefetch(y[m] + y_step, 1);
-      for (Index i = 0; i < ahead; i += kLine) __builtin_prefetch(x[m] + x_step + i);
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m) __builtin_prefetch(y[m] + y_step, 1);
+    if (ahead > 0) {
+      for (int m = 0; m < MR; ++m)
+        for (Index i = 0; i < ahead; i += kLine) __builtin_prefetch(x[m] + x_step + i);
     }
     if (conv.depthwise) {
       tile.add_depthwise(x, segments, count, w, w_stride);

@@ -16,6 +16,7 @@ class Prefetch {
         piece_(round_up(ceil_div(left_, calls), kLine)) {}
 
   void operator()() {
+    if (left_ == 0) return;
     const Index n = least(piece_, left_);
     for (Index i = 0; i < n; i += kLine) __builtin_prefetch(at_ + i, 0, 2);
     at_ += n;

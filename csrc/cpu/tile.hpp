@@ -105,6 +105,13 @@ struct Tile {
 
   // Row m to y[m], `width` elements of it, for the first `rows` rows.
   [[gnu::always_inline]] void store_to(T* const* y, int rows, Index width) const {
+    if (rows >= MR && width >= NV * kLanes<T>) {
+#pragma GCC unroll 8
+      for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) store(y[m] + v * kLanes<T>, acc[m][v]);
+      return;
+    }
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m) {
       if (m >= rows) break;
