@@ -15,7 +15,7 @@ import numpy as np
 
 from stapes import ops
 from stapes.bench.shapes import ConvCase
-from stapes.device import Array, to_device
+from stapes.device import Array, empty, to_device
 
 WIDE = frozenset({"gamma", "beta", "mean", "var", "rstd", "m", "v", "weights", "grad"})
 """Arrays that stay float32 beside 16-bit ones, as do our biases ("b")."""
@@ -74,7 +74,9 @@ def host_arrays(case: ConvCase, dtype: str = "float32") -> dict[str, Array]:
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> Array:
-        return rng.standard_normal(shape).astype(dtype)
+        array = empty(np, shape, dtype)  # begins where a library's own arrays do
+        array[...] = rng.standard_normal(shape)
+        return array
 
     N, K = case.x[0], case.w[0]
     bound = np.sqrt(6 / np.prod(case.w[1:]))
