@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+import chains
 import reference
-from devices import UPDATED
+from chains import dense, depthwise
+from devices import UPDATED, copied, each
 from numerics import Random, wide
 from stapes.audio import LogMel
 
@@ -28,11 +31,13 @@ class Call:
         """Fresh copies of the arguments."""
         if callable(self.args):
             return list(self.args(ops))
-        return [copied(a) for a in self.args]
+        return list(each(copied, self.args))
 
     def __call__(self, ops, args=None, **more):
         args = self.arguments(ops) if args is None else args
-        return getattr(ops, self.op)(*args, **self.kwargs, **more)
+        flat = chains.FLAT.get(self.op)
+        function = getattr(ops, self.op) if flat is None else flat(ops)
+        return function(*args, **self.kwargs, **more)
 
     def results(self, ops, args=None, **more):
         """All arrays that come out, those updated in place included."""
@@ -48,7 +53,9 @@ class Call:
     @property
     def updated(self):
         """Positions of the arguments that it updates in place."""
-        return UPDATED.get(self.op, ()) if "evaluation" not in self.note else ()
+        if "evaluation" in self.note:
+            return ()
+        return chains.running(self.args) if self.op == chains.FWD else UPDATED.get(self.op, ())
 
     @property
     def gives_tuple(self):
@@ -66,18 +73,13 @@ GIVES_TUPLE = {
     "batch_norm2d_bwd",
     "batch_norm2d_relu_conv2d_fwd",
     "batch_norm2d_relu_conv2d_bwd",
+    *chains.FLAT,
     "batch_norm2d_relu_max_pool2d_fwd",
     "batch_norm2d_relu_max_pool2d_bwd",
     "conv2d_batch_norm2d_relu_max_pool2d_fwd",
     "conv2d_batch_norm2d_relu_max_pool2d_bwd",
     "cross_entropy_fwd",
 }
-
-
-def copied(a):
-    if isinstance(a, list):
-        return [x.copy() for x in a]
-    return a.copy() if isinstance(a, np.ndarray) else a
 
 
 def calls(dtype, big=False):
@@ -102,6 +104,7 @@ def calls(dtype, big=False):
         *loss_calls(normal, draw, big),
         *step_calls(normal, exact, big),
         *feature_calls(exact, big),
+        *chain_calls(dtype, big),
     ]
 
 
@@ -269,3 +272,34 @@ def feature_calls(exact, big):
         features = LogMel(n_fft=420, n_mels=10, preset=preset)  # 210 = 2 * 3 * 5 * 7
         o = features.operator_settings(x.shape[1])
         yield Call("log_mel", (x, *features.operator_tables()), o, note)
+
+
+@functools.cache  # drawing one takes longer than most calls do
+def chain_calls(dtype, big):
+    """Of blocks whose maps are made and read in one go, and of others; see csrc/cpu."""
+    draw, shape = Random(1), (5, 40, 40, 32) if big else (2, 12, 12, 32)
+    kinds = {
+        "": [depthwise(32), dense(32, 48, 1), depthwise(48), dense(48, 32, 1, bias=True)],
+        "-odd": [dense(32, 13, 1, bias=True), depthwise(13, stride=2), dense(13, 7)],
+    }
+    return [
+        call
+        for kind, blocks in kinds.items()
+        for note in ("training", "evaluation")
+        for call in calls_of_chain(draw, shape, blocks, dtype, note, note + kind)
+    ]
+
+
+def calls_of_chain(draw, shape, kinds, dtype, mode, note):
+    x, blocks = chains.drawn(shape, kinds, draw, dtype, [mode == "training"])
+    fresh = each(copied, blocks)
+    kept = getattr(reference, chains.FWD)(x, fresh)
+    norms = [norm.astype(blocks[0].gamma.dtype) for _, norm in kept]
+    *between, y = (y.astype(dtype) for y, _ in kept)
+    forward = [a for block in blocks for a in block[: chains.ARRAYS]]
+    backward = [a for b, norm in zip(blocks, norms, strict=True) for a in (b.gamma, norm, b.w)]
+    o = {"settings": [chains.settings_of(block) for block in blocks]}
+    biased = [block.b is not None for block in blocks]
+    yield Call(chains.FWD, (x, *forward), o, note)
+    args = draw.normal(y.shape, dtype), x, *backward, *between
+    yield Call(chains.BWD, args, {**o, "biased": biased}, note)

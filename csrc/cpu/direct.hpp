@@ -12,7 +12,6 @@
 #pragma once
 
 #include "cpu/depthwise.hpp"
-#include "cpu/prefetch.hpp"
 #include "cpu/tile.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
@@ -116,10 +115,10 @@ class PixelWalk {
 };
 
 // One block of NV vectors of outputs (from channel `k0` of the group on) for all pixels of a band. Meanwhile the cache
-// fetches where the next tile will be written, `ahead` elements of each of its pixels, and `next`.
+// fetches where the next tile will be written, and `ahead` elements of each of its pixels.
 template <class T, int NV>
 void run_block(const DirectConv<T>& conv, PixelWalk<T> walk, Index pixels, const Segment* segments, Index count,
-               const T* w, const T* bias, Index width, Index ahead, Prefetch& next) {
+               const T* w, const T* bias, Index width, Index ahead) {
   constexpr int MR = kTileRows<NV>;
   constexpr Index kLine = 64 / sizeof(T);
   const Index w_stride = Blocks<T>(conv.groups).padded(), x_step = MR * walk.x_step(), y_step = MR * walk.y_step();
@@ -127,7 +126,6 @@ void run_block(const DirectConv<T>& conv, PixelWalk<T> walk, Index pixels, const
     const T* x[MR];
     T* y[MR];
     walk.template next<MR>(left, x, y);
-    next();
     Tile<T, MR, NV> tile;
     tile.set(bias);
 #pragma GCC unroll 8
@@ -162,10 +160,10 @@ class Segments {
   Index count_;
 };
 
-// All outputs of a band in blocks [units.begin, units.end); see unit_count. `next` is called before each tile.
+// All outputs of a band in blocks [units.begin, units.end); see unit_count.
 template <class T>
 void run_band(const DirectConv<T>& conv, const Bands& bands, const Band& band, const T* patch,
-              const Segments<T>& segments, const Output<T>& out, Range units, Prefetch next = {}) {
+              const Segments<T>& segments, const Output<T>& out, Range units) {
   const Index K = conv.depthwise ? conv.groups : conv.K;
   const Blocks<T> blocks(K);
   const Index ahead = conv.tap_count == 1 && bands.in_place() ? conv.C : 0;  // else a patch is in the cache already
@@ -179,7 +177,7 @@ void run_band(const DirectConv<T>& conv, const Bands& bands, const Band& band, c
     const T* w = conv.panels + (conv.depthwise ? k0 : channel * conv.depth());
     with_vectors(static_cast<int>(block.end - block.begin), [&]<int NV>() {
       run_block<T, NV>(conv, walk, band.rows * band.cols, segments.begin(), segments.count(), w, conv.bias + channel,
-                       K - k0, u == units.begin ? ahead : 0, next);
+                       K - k0, u == units.begin ? ahead : 0);
     });
   }
 }
@@ -206,6 +204,8 @@ void with_reader(const NormRelu<T>* norm, const F& f) {
   f(AsItLies<T>{});
 }
 
+inline bool is_empty(const Grid& g) { return g.N == 0 || g.P == 0 || g.Q == 0; }
+
 // Depthwise with few taps in a row has its own kernel.
 template <class T>
 bool by_rows(const DirectConv<T>& conv) {
@@ -223,22 +223,13 @@ struct DirectTasks {
         splits(least(unit_count(conv), ceil_div(kTasksWanted, bands.count()))) {}
 };
 
-// Into how many pieces run_direct cuts the outputs, for its `behind`; 0 where it cuts by channels as well.
+// Into how many pieces run_direct cuts the outputs, for its `behind`; 0 where it cuts by channels as well, or has none.
 template <class T>
 Index piece_count(const DirectConv<T>& conv) {
+  if (is_empty(conv.grid)) return 0;
   if (by_rows(conv)) return Depthwise<T>(conv.grid).pieces();
   const DirectTasks<T> tasks(conv);
   return tasks.splits == 1 ? tasks.bands.count() : 0;
-}
-
-// What fetches the input of the band behind this one while this one is computed, where it is copied as a run of pixels.
-template <class T>
-Prefetch next_band(const DirectConv<T>& conv, const DirectTasks<T>& tasks, const Band& band) {
-  const Grid& g = conv.grid;
-  const Index first = band.q + band.cols, next = least(band.cols, g.Q - first);
-  if (conv.norm == nullptr || conv.tap_count != 1 || g.H != 1 || g.N != 1 || g.W != g.Q || tasks.splits > 1) return {};
-  const Index tiles = ceil_div(band.cols, kTileRows<Blocks<T>::kMost>) * unit_count(conv);
-  return Prefetch(conv.input + first * g.C, next * g.C, tiles);
 }
 
 // y over the whole grid; position (n, p, q) is written at y + n * image_stride + p * row_stride + q * pixel_stride.
@@ -246,7 +237,7 @@ Prefetch next_band(const DirectConv<T>& conv, const DirectTasks<T>& tasks, const
 // piece_count.
 template <class T, class F>
 void run_direct(const DirectConv<T>& conv, const Output<T>& y, Index image_stride, const F& behind) {
-  if (conv.grid.N == 0 || conv.grid.P == 0 || conv.grid.Q == 0) return;
+  if (is_empty(conv.grid)) return;
   if (by_rows(conv)) {
     return with_reader(conv.norm, [&](const auto& reader) {
       Depthwise<T>(conv.grid).forward(conv.input, conv.panels, conv.bias, conv.relu, y.origin, image_stride,
@@ -267,8 +258,7 @@ void run_direct(const DirectConv<T>& conv, const Output<T>& y, Index image_strid
     });
     const Output<T> out{y.origin + band.n * image_stride + band.p * y.row_stride + band.q * y.pixel_stride,
                         y.row_stride, y.pixel_stride};
-    run_band(conv, bands, band, patch, segments, out, part(unit_count(conv), splits, task % splits),
-             next_band(conv, tasks, band));
+    run_band(conv, bands, band, patch, segments, out, part(unit_count(conv), splits, task % splits));
     if (splits > 1) return;
     for (Index row = 0; row < band.rows; ++row) behind(task, out.origin + row * out.row_stride, band.cols);
   });

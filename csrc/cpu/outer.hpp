@@ -14,6 +14,28 @@ Index scratch_row(Index n) {
   return (ceil_div(n, kLine) | 1) * kLine;
 }
 
+// Brings memory that will be read soon into the cache, a piece at each of `calls` calls.
+class Prefetch {
+ public:
+  template <class T>
+  Prefetch(const T* begin, Index elements, Index calls)
+      : at_(reinterpret_cast<const char*>(begin)),
+        left_(elements * static_cast<Index>(sizeof(T))),
+        piece_(round_up(ceil_div(left_, calls), kLine)) {}
+
+  void operator()() {
+    const Index n = least(piece_, left_);
+    for (Index i = 0; i < n; i += kLine) __builtin_prefetch(at_ + i, 0, 2);
+    at_ += n;
+    left_ -= n;
+  }
+
+ private:
+  static constexpr Index kLine = 64;
+  const char* at_;
+  Index left_, piece_;
+};
+
 // sums (K,C) += y^T x, of `count` rows x (whole vectors of C) and y (K).
 template <class T>
 struct OuterProducts {

@@ -74,6 +74,26 @@ def batch_norm2d_relu_conv2d_bwd(dy, x, gamma, norm, w, *, training=True, need_d
     return *batch_norm2d_bwd(dz, x, gamma, mean, rstd, training=training), dw, db
 
 
+def batch_norm2d_relu_conv2d_chain_fwd(x, blocks):
+    kept = []
+    for block in blocks:
+        kept.append(batch_norm2d_relu_conv2d_fwd(x, **block._asdict()))
+        x = kept[-1][0]
+    return kept
+
+
+def batch_norm2d_relu_conv2d_chain_bwd(dy, x, blocks, kept):
+    window = ("training", "stride", "padding", "dilation", "groups")
+    inputs, gradients = [x, *(y for y, _ in kept)], []
+    for i in reversed(range(len(blocks))):
+        block, options = blocks[i], {name: getattr(blocks[i], name) for name in window}
+        args = inputs[i], block.gamma, kept[i][1], block.w
+        options["need_db"] = block.b is not None
+        dy, *of_block = batch_norm2d_relu_conv2d_bwd(dy, *args, **options)
+        gradients.insert(0, tuple(of_block))
+    return dy, gradients
+
+
 def conv2d_batch_norm2d_relu_max_pool2d_fwd(
     x, w, b, gamma, beta, running_mean, running_var, *, training, pool=2, momentum=0.1, eps=1e-5,
     **window,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stapes import _core
 from stapes.device import Array, as_input, output, outputs, wide_dtype
@@ -66,7 +66,7 @@ def batch_norm2d_relu_conv2d_chain_fwd(
     op = "batch_norm2d_relu_conv2d_chain_fwd"
     x = like = as_input(op, "x", x)
     results, args = [], []
-    for i, given in enumerate(_each(op, out, len(blocks))):
+    for i, given in enumerate(outputs(op, out, len(blocks))):
         at, block = f"{op}, block {i}", blocks[i]
         training = flag(at, "training", block.training)
         channels = _channels(at, *block[:4], training)
@@ -128,7 +128,7 @@ def batch_norm2d_relu_conv2d_chain_bwd(
     dx, all_given = outputs(op, out, 2)
     dx = output(op, "out[0] (dx)", dx, x, x.shape)
     inputs, gradients, args = [x], [], []
-    for i, given in enumerate(_each(op, all_given, len(blocks))):
+    for i, given in enumerate(outputs(op, all_given, len(blocks))):
         at, block = f"{op}, block {i}", blocks[i]
         gamma, norm = as_input(at, "gamma", block.gamma), as_input(at, "norm", kept[i][1])
         w, b = _weights(at, block)
@@ -153,11 +153,3 @@ def batch_norm2d_relu_conv2d_chain_bwd(
 def _weights(op: str, block: NormConv) -> tuple[Array, Array | None]:
     return as_input(op, "w", block.w), None if block.b is None else as_input(op, "b", block.b)
 
-
-def _each(op: str, out: Any, blocks: int) -> Sequence[Any]:
-    """Return the entries of an ``out`` for each block, or as many None."""
-    if out is not None and len(out) != blocks:
-        raise ValueError(
-            f"{op}: out must have an entry for each of {blocks} blocks, got {len(out)}"
-        )
-    return [None] * blocks if out is None else out

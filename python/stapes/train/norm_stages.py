@@ -67,7 +67,7 @@ class NormalisedConvs(Fused):
 
     def forward(self, x: Array) -> Array:
         x = self._start(x)
-        kept = self._run("y", ops.batch_norm2d_relu_conv2d_chain_fwd, x, self._blocks(x))
+        kept = self._run("y", ops.batch_norm2d_relu_conv2d_chain_fwd, x, self._operands(x))
         self._keep(x, kept)
         return kept[-1][0]
 
@@ -82,14 +82,14 @@ class NormalisedConvs(Fused):
         dx, _ = ops.batch_norm2d_relu_conv2d_chain_bwd(
             dy,
             x,
-            self._blocks(x),
+            self._operands(x),
             kept,
             precision=self.blocks[0][1]._precision,
             out=(self._slot("dx"), gradients),
         )
         return self._put("dx", dx) if need_dx else None
 
-    def _blocks(self, x: Array) -> list[ops.NormConv]:
+    def _operands(self, x: Array) -> list[ops.NormConv]:
         return [
             ops.NormConv(
                 norm.weight._data,

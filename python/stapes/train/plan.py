@@ -71,7 +71,8 @@ class Plan:
     """The stages of a network, and buffers for each input shape.
 
     A stage is a layer, or a run of layers with a kernel of its own: Conv2d + ReLU + MaxPool2d,
-    Conv2d + ReLU, Linear + ReLU, BatchNorm2d + ReLU, alone or with MaxPool2d or Conv2d behind them.
+    Conv2d + ReLU, Linear + ReLU, BatchNorm2d + ReLU, alone or with MaxPool2d or Conv2d behind them,
+    and on the CPU as many BatchNorm2d + ReLU + Conv2d as follow each other.
     Nested Sequentials are taken apart. Every operator writes into the array it returned the last
     time for this input shape, so results of `forward` hold only until the next one: what leaves the
     network must be copied.
