@@ -280,7 +280,7 @@ def chain_calls(dtype, big):
     draw, shape = Random(1), (5, 40, 40, 32) if big else (2, 12, 12, 32)
     kinds = {
         "": [depthwise(32), dense(32, 48, 1), depthwise(48), dense(48, 32, 1, bias=True)],
-        "-odd": [dense(32, 13, 1, bias=True), depthwise(13, stride=2), dense(13, 7)],
+        "-odd": [dense(32, 13, 1), depthwise(13, stride=2), dense(13, 7, bias=True)],
     }
     return [
         call

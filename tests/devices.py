@@ -137,7 +137,8 @@ class Cpu:
             assert at == given[0], f"{op} must return what has the form of out"
             assert back is given[1], f"{op} must return what was given as out"
             assert same_bits(back, y[1]), f"{op} differs with out="
-        for (at, given), (_, now), (_, was) in zip(*map(places, (inputs, after, args)), strict=True):
+        all_three = zip(places(inputs), places(after), places(args), strict=True)
+        for (at, given), (_, now), (_, was) in all_three:
             assert same_bits(given, now), f"{op} differs in what it does to argument {at}"
             assert same_bits(now, was) or updates(op, at), f"{op} changed argument {at}"
         for buffer in buffers:

@@ -43,6 +43,22 @@ def mixed(classes=3):
     )
 
 
+def chained(classes=3, channels=16):
+    """Convolutions with batch norm and ReLU before them: on the CPU one kernel's."""
+    layers = [nn.Conv2d(None, channels, 3, padding=1)]
+    for stride in (1, 2):
+        layers += [nn.BatchNorm2d(None), nn.ReLU()]
+        layers += [nn.Conv2d(None, channels, 3, stride, padding=1, groups=channels, bias=False)]
+        layers += [
+            nn.BatchNorm2d(None),
+            nn.ReLU(),
+            nn.Conv2d(None, 2 * channels, 1, bias=stride > 1),
+        ]
+        channels *= 2
+    layers += [nn.BatchNorm2d(None), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Linear(None, classes)]
+    return nn.Sequential(*layers)
+
+
 def dense(outputs=2, hidden=8):
     return nn.Sequential(nn.Linear(None, hidden), nn.ReLU(), nn.Linear(None, outputs))
 

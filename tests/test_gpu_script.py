@@ -226,7 +226,7 @@ def test_what_a_sanitizers_output_says(part, text, code, status):
 def test_calls_of_every_operator_run(part, capsys):
     assert part("one_call_each").main("cpu") == 0
     called = re.findall(r"^CALL float32 (\w+)", capsys.readouterr().out, re.MULTILINE)
-    assert set(called) == set(stapes.ops.__all__)
+    assert set(called) == set(stapes.ops.__all__) - {"NormConv"}  # which is an argument
 
 
 def test_targets(part):

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 import stapes
-from networks import dense, images, mixed, seed_like
+from chains import BWD, FWD
+from devices import places
+from networks import chained, dense, images, mixed, seed_like
 from stapes import nn
 from stapes.optim import SGD
 from stapes.train.memory import step_memory
@@ -36,6 +38,48 @@ def test_what_is_fused():
     assert stages(norm, nn.ReLU(), nn.MaxPool2d(3, 2)) == ["Normalised", "MaxPool2d"]
     assert stages(norm, nn.MaxPool2d(2), nn.ReLU()) == ["BatchNorm2d", "MaxPool2d", "ReLU"]
     assert stages(conv(), nn.ReLU(), nn.MaxPool2d(2), fuse=False) == ["Conv2d", "ReLU", "MaxPool2d"]
+
+
+def test_normalised_convolutions_in_a_row_are_one_stage_on_the_cpu():
+    def on_cpu(*layers, **options):
+        return stages(*map(deepcopy, layers), on_cpu=True, **options)
+
+    norm, relu = nn.BatchNorm2d(4), nn.ReLU()
+    block, one = (norm, relu, conv()), "NormalisedConvs"
+    assert stages(*map(deepcopy, block * 2)) == [one, one]
+    assert on_cpu(*block * 2) == [one]
+    assert on_cpu(*block * 3, norm, relu, nn.Linear(None, 2)) == [one, "Normalised", "Linear"]
+    assert on_cpu(conv(), *block * 2, relu) == ["Conv2d", one, "Normalised", "Rectified"]
+    assert on_cpu(*block, nn.Dropout(), *block * 2) == [one, "Dropout", one]
+    assert on_cpu(*block, relu, *block) == ["Normalised", "Rectified", one]
+    assert on_cpu(*block * 2, fuse=False) == ["BatchNorm2d", "ReLU", "Conv2d"] * 2
+    model = chained()
+    model.compile(device="cpu")
+    (chain,) = (s for s in model._compiled.plan.stages if type(s).__name__ == one)
+    assert len(chain.blocks) == 4
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp32"])
+def test_both_ways_of_normalised_convolutions_multiply_alike(precision, monkeypatch):
+    """The CPU has one precision: the one that operators are asked for is noted, and not passed."""
+    asked = []
+
+    def noting(operator):
+        def call(*args, precision="fp32", **kwargs):
+            asked.append(precision)
+            return operator(*args, **kwargs)
+
+        return call
+
+    for name in (FWD, BWD):
+        monkeypatch.setattr(stapes.ops, name, noting(getattr(stapes.ops, name)))
+    plan = Plan(chained(), fuse=True, probabilities=False, on_cpu=True)
+    plan.model.build((9, 10, 1), seed=0)
+    for layer in plan.layers:
+        layer._precision = precision
+    (chain,) = (stage for stage in plan.stages if type(stage).__name__ == "NormalisedConvs")
+    chain.backward(chain.forward(np.ones((2, 9, 10, 16), np.float32)))
+    assert asked == [precision] * 2
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -128,7 +172,7 @@ def test_a_final_softmax_is_left_out_where_probabilities_are_asked_for():
     assert stages(nn.Linear(None, 2), nn.Softmax()) == ["Linear", "Softmax"]
 
 
-@pytest.mark.parametrize("make", [seed_like, mixed])
+@pytest.mark.parametrize("make", [seed_like, mixed, chained])
 @pytest.mark.parametrize(("precision", "rtol"), [("fp32", 1e-4), ("fp64", 1e-12)])
 def test_fused_training_equals_layer_by_layer(make, precision, rtol):
     x, y = images()
@@ -167,13 +211,12 @@ def arrays_of(model):
     for shape, layers in model._compiled.plan._kept.items():
         for i, slots in enumerate(layers.slots):
             for slot, value in slots.items():
-                for j, array in enumerate(value if isinstance(value, tuple) else (value,)):
-                    if array is not None:
-                        found[shape, i, slot, j] = array.ctypes.data
+                for place, array in places(value):
+                    found[shape, i, slot, *place] = array.ctypes.data
     return found
 
 
-@pytest.mark.parametrize("make", [seed_like, mixed])
+@pytest.mark.parametrize("make", [seed_like, mixed, chained])
 def test_buffers_are_used_again(make):
     x, y = images(40)
     model = make()
@@ -303,12 +346,13 @@ def test_load_state_dict_train_and_eval_work_after_compile():
     assert all(layer.training for layer in model._walk())
 
 
-def test_the_same_bits_for_any_number_of_threads(threads):
+@pytest.mark.parametrize("make", [seed_like, chained])
+def test_the_same_bits_for_any_number_of_threads(make, threads):
     x, y = images(40)
     states = []
     for count in (1, 2, 3):
         threads(count)
-        model = seed_like()
+        model = make()
         model.compile()
         model.fit(x, y, epochs=2, batch_size=16, progress=False)
         states.append(b"".join(value.tobytes() for value in model.state_dict().values()))
@@ -325,7 +369,7 @@ def test_empty_and_single_batches():
     assert model.predict_on_batch(x[:1]).shape == (1, 2)
 
 
-@pytest.mark.parametrize("make", [seed_like, mixed])
+@pytest.mark.parametrize("make", [seed_like, mixed, chained])
 def test_summary_tells_the_memory_of_a_step(make, capsys):
     x, y = images(20)
     model = make()
@@ -341,10 +385,8 @@ def test_summary_tells_the_memory_of_a_step(make, capsys):
     for _ in range(2):
         model.train_on_batch(x, y)
     (buffers,) = model._compiled.plan._kept.values()
-    arrays = []
-    for value in (value for slots in buffers.slots for value in slots.values()):
-        arrays += value if isinstance(value, tuple) else (value,)
-    owners = [a if a.base is None else a.base for a in arrays if a is not None]
+    arrays = [a for slots in buffers.slots for _, a in places(list(slots.values()))]
+    owners = [a if a.base is None else a.base for a in arrays]
     assert needs.buffers == x.nbytes + sum({id(a): a.nbytes for a in owners}.values())
     trained = sum(p.data.nbytes for p in model.parameters())
     assert needs.weights == 4 * trained + sum(b.nbytes for b in model.buffers().values())

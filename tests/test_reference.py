@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import reference
+from chains import dense, depthwise, drawn
+from devices import copied, each
 from shapes import CONV_CASES, FUSED_CASES, POOL_CASES, TRANSPOSE_CASES
 
 SMALL_CONV_CASES = [c for c in CONV_CASES if not c.name.startswith("tail")]
@@ -118,6 +120,36 @@ def test_batch_norm2d(training, random):
     check_gradient(lambda x: f(x, gamma, beta)[0], x, dy, dx, random)
     check_gradient(lambda gamma: f(x, gamma, beta)[0], gamma, dy, dgamma, random)
     check_gradient(lambda beta: f(x, gamma, beta)[0], beta, dy, dbeta, random)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_chain(training, random):
+    kinds = [depthwise(4), dense(4, 3, 1, bias=True), dense(3, 2, stride=2, bias=True)]
+    x, blocks = drawn((2, 5, 6, 4), kinds, random, np.float64, [training])
+
+    def f(x, i=0, **changed):
+        fresh = each(copied, blocks)
+        fresh[i] = fresh[i]._replace(**changed)
+        return reference.batch_norm2d_relu_conv2d_chain_fwd(x, fresh)
+
+    kept = f(x)
+    dy = random.normal(kept[-1][0].shape)
+    dx, gradients = reference.batch_norm2d_relu_conv2d_chain_bwd(dy, x, blocks, kept)
+    check_gradient(lambda x: f(x)[-1][0], x, dy, dx, random)
+    for i, of_block in enumerate(gradients):
+        for name, gradient in zip(("gamma", "beta", "w", "b"), of_block, strict=True):
+            if gradient is None:
+                continue
+            given = getattr(blocks[i], name)
+
+            def changed(value, i=i, name=name):
+                return f(x, i, **{name: value})[-1][0]
+
+            # A bias before batch normalisation in training changes nothing.
+            if name == "b" and training and i < 2:
+                np.testing.assert_allclose(gradient, 0, atol=1e-12)
+            else:
+                check_gradient(changed, given, dy, gradient, random)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@
 namespace stapes::cpu::STAPES_ISA_NAME {
 namespace {
 
-// Rows of a gradient (N, P, Q, K) that are made when they are asked for; those that are asked for together lie together.
+// Rows of a gradient (N, P, Q, K) that are made when they are asked for; those asked for together lie together.
 template <class T>
 class MadeRows {
  public:
@@ -28,7 +28,7 @@ class MadeRows {
         P_(s.window.P),
         Q_(s.window.Q),
         K_(s.K),
-        most_(most + kMoreRows),
+        most_(least(most + kMoreRows, P_)),
         windows_(static_cast<std::size_t>(threads)),
         memory_(workspace_of<T>(threads * most_ * Q_ * K_)) {}
 
@@ -96,18 +96,20 @@ class Backward {
     const bool direct = choose_dgrad<T>(shape_) == Conv::kDirect;
     const bool pixels = chosen == Wgrad::kGathered && direct && is_row_of_pixels(shape_);
     const bool rows = chosen == Wgrad::kDepthwise && row_by_row();
-    const bool made = behind && (pixels || rows) && a_.db == nullptr;
+    const bool made = behind && (pixels || (rows && shape_.window.P > 1)) && a_.db == nullptr;
     const T* dy = !behind ? static_cast<const T*>(a_.conv.dy) : made ? nullptr : behind->complete();
     const Index row = shape_.window.Q * shape_.K;
     if (pixels) {
       made ? pointwise(*behind, dx) : pointwise(GivenGradient<T>{dy, shape_.K}, dx);
     } else if (rows) {
-      made ? depthwise(MadeRows<T>(*behind, shape_, rows_read(), num_threads()), dx)
-           : depthwise(GivenRows<T>{dy, shape_.window.P * row}, dx);
+      const int threads = num_threads();
+      made ? depthwise(MadeRows<T>(*behind, shape_, rows_read(), threads), threads, dx)
+           : depthwise(GivenRows<T>{dy, shape_.window.P * row}, threads, dx);
     } else {
       apart(dy, dx);
     }
-    if (a_.db != nullptr) conv2d_bgrad({dy, a_.db, shape_.N * shape_.window.P * shape_.window.Q, shape_.K, a_.conv.dtype});
+    const Index outputs = shape_.N * shape_.window.P * shape_.window.Q;
+    if (a_.db != nullptr) conv2d_bgrad({dy, a_.db, outputs, shape_.K, a_.conv.dtype});
   }
 
  private:
@@ -140,17 +142,16 @@ class Backward {
   }
 
   template <class Rows>
-  void depthwise(const Rows& dy, Pending<T>& dx) const {
+  void depthwise(const Rows& dy, int threads, Pending<T>& dx) const {
     const Phase<T> phase(a_.conv, shape_, 0, 0);
     const DirectConv<T>& conv = phase.conv();
     const TapAxis& taps = conv.grid.rows;
     const Index P = shape_.window.P, W = shape_.W;
     const Depthwise<T> dgrad(conv.grid), wgrad(forward_grid(shape_));
     const GradientSums<T> sums(wgrad.pieces(), C_);
-    wgrad.wgrad(x_, dw_, norm_, [&](Index piece, Index i, int thread) {
+    wgrad.wgrad(x_, dw_, threads, norm_, [&](Index piece, Index i, int thread) {
       const Index image = i / P, p = i % P, first = i * W * C_;
-      const ImageRows<T> rows =
-          dy(image, clamp(p + taps.first, 0, P - 1), clamp(p + taps.last(), 0, P - 1), thread);
+      const ImageRows<T> rows = dy(image, clamp(p + taps.first, 0, P - 1), clamp(p + taps.last(), 0, P - 1), thread);
       dgrad.forward_row(rows, p, conv.panels, conv.bias, false, dz_ + first, C_, AsItLies<T>{});
       sums.add(piece, dz_ + first, x_ + first, W, norm_);
       return rows.data + (p * shape_.window.Q * C_ - rows.skipped);

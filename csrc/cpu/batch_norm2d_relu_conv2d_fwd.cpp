@@ -5,7 +5,8 @@
 // Layout as conv2d; any stride, padding (of max(0, z)), dilation and groups.
 // Work: 1x1 and depthwise convolutions read x through norm_relu.hpp; others get max(0, z) in scratch memory, and their
 // own kernels. In a chain, the statistics of y are taken while its rows are in the cache (PieceMoments).
-// Numerics: statistics and coefficients as batch_norm2d, convolutions as conv2d. All overwrite.
+// Numerics: statistics as batch_norm2d or piece_moments.hpp, coefficients as batch_norm2d, convolutions as conv2d. All
+// overwrite.
 // Source: S. Ioffe, C. Szegedy, "Batch Normalization", 2015.
 #include <optional>
 
@@ -45,9 +46,10 @@ void fwd_block(const BatchNorm2dReluConv2dFwdArgs& a, Moments<T>& moments, bool 
   const Output<T> y{static_cast<T*>(a.conv.y), g.Q * shape.K, shape.K};
   const Index image = g.P * g.Q * shape.K, pieces = piece_count(forward.conv());
   if (!more || pieces == 0 || shape.K < kLeastChannels) return run_direct(forward.conv(), y, image);
-  moments.emplace(pieces, shape.K);
-  run_direct(forward.conv(), y, image,
-             [&](Index piece, const T* row, Index pixels) { moments->add(piece, row, pixels); });
+  const int threads = num_threads();
+  moments.emplace(pieces, threads, shape.K);
+  run_direct(forward.conv(), y, image, threads,
+             [&](Index piece, int thread, const T* row, Index pixels) { moments->add(piece, thread, row, pixels); });
 }
 
 void chain_fwd(const NormConvChainFwdArgs& a) {

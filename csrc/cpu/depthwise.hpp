@@ -57,17 +57,17 @@ class Depthwise {
         end_(clamp((g.W - g.cols.count - g.cols.first + g.stride_w) / g.stride_w, begin_, g.Q)) {}
 
   // y (n,p,q) is at y + n * image + p * row + q * pixel; weights (R, S, padded channels), padded bias. behind(piece,
-  // outputs, pixels) is called behind every row.
+  // thread, outputs, pixels) is called behind every row.
   template <class Reader, class F>
-  void forward(const T* x, const T* w, const T* bias, bool relu, T* y, Index image, Index row, Index pixel,
+  void forward(const T* x, const T* w, const T* bias, bool relu, T* y, Index image, Index row, Index pixel, int threads,
                const Reader& reader, const F& behind) const {
-    parallel_for(pieces(), [&](Index piece) {
+    parallel_for(pieces(), threads, [&](Index piece, int thread) {
       const Range rows = part(g_.N * g_.P, pieces(), piece);
       for (Index i = rows.begin; i < rows.end; ++i) {
         const Index n = i / g_.P, p = i % g_.P;
         T* to = y + n * image + p * row;
         forward_row({x + n * g_.H * g_.W * g_.C, 0}, p, w, bias, relu, to, pixel, reader);
-        behind(piece, to, g_.Q);
+        behind(piece, thread, to, g_.Q);
       }
     });
   }
@@ -82,15 +82,15 @@ class Depthwise {
   }
 
   void wgrad(const T* x, const T* dy, T* dw) const {
-    wgrad(x, dw, AsItLies<T>{}, [&](Index, Index i, int) { return dy + i * g_.Q * g_.C; });
+    wgrad(x, dw, num_threads(), AsItLies<T>{}, [&](Index, Index i, int) { return dy + i * g_.Q * g_.C; });
   }
 
   // dw (C, R, S). dy(piece, i, thread) gives row i of all images' rows of outputs' gradients, (Q, C).
   template <class Reader, class F>
-  void wgrad(const T* x, T* dw, const Reader& reader, const F& dy) const {
+  void wgrad(const T* x, T* dw, int threads, const Reader& reader, const F& dy) const {
     const Index taps = g_.rows.count * g_.cols.count, size = taps * tap_;
     const Workspace sums = workspace_of<T>(pieces() * size);
-    parallel_for(pieces(), num_threads(), [&](Index piece, int thread) {
+    parallel_for(pieces(), threads, [&](Index piece, int thread) {
       const Range rows = part(g_.N * g_.P, pieces(), piece);
       T* own = sums.as<T>() + piece * size;
       std::memset(static_cast<void*>(own), 0, static_cast<std::size_t>(size) * sizeof(T));

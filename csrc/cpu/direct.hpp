@@ -233,21 +233,20 @@ Index piece_count(const DirectConv<T>& conv) {
 }
 
 // y over the whole grid; position (n, p, q) is written at y + n * image_stride + p * row_stride + q * pixel_stride.
-// behind(piece, outputs, pixels) is called behind every row of a piece, in order, while it is in the cache; see
+// behind(piece, thread, outputs, pixels) is called behind every row of a piece, in order, while it is in the cache; see
 // piece_count.
 template <class T, class F>
-void run_direct(const DirectConv<T>& conv, const Output<T>& y, Index image_stride, const F& behind) {
+void run_direct(const DirectConv<T>& conv, const Output<T>& y, Index image_stride, int threads, const F& behind) {
   if (is_empty(conv.grid)) return;
   if (by_rows(conv)) {
     return with_reader(conv.norm, [&](const auto& reader) {
       Depthwise<T>(conv.grid).forward(conv.input, conv.panels, conv.bias, conv.relu, y.origin, image_stride,
-                                      y.row_stride, y.pixel_stride, reader, behind);
+                                      y.row_stride, y.pixel_stride, threads, reader, behind);
     });
   }
   const DirectTasks<T> tasks(conv);
   const Bands& bands = tasks.bands;
   const Segments<T> segments(conv, bands);
-  const int threads = num_threads();
   const Index patch_elements = bands.patch_elements(), splits = tasks.splits;
   const Workspace scratch = workspace_of<T>(threads * patch_elements);
   parallel_for(bands.count() * splits, threads, [&](Index task, int thread) {
@@ -260,13 +259,13 @@ void run_direct(const DirectConv<T>& conv, const Output<T>& y, Index image_strid
                         y.row_stride, y.pixel_stride};
     run_band(conv, bands, band, patch, segments, out, part(unit_count(conv), splits, task % splits));
     if (splits > 1) return;
-    for (Index row = 0; row < band.rows; ++row) behind(task, out.origin + row * out.row_stride, band.cols);
+    for (Index row = 0; row < band.rows; ++row) behind(task, thread, out.origin + row * out.row_stride, band.cols);
   });
 }
 
 template <class T>
 void run_direct(const DirectConv<T>& conv, const Output<T>& y, Index image_stride) {
-  run_direct(conv, y, image_stride, [](Index, const T*, Index) {});
+  run_direct(conv, y, image_stride, num_threads(), [](Index, int, const T*, Index) {});
 }
 
 }  // namespace stapes::cpu::STAPES_ISA_NAME

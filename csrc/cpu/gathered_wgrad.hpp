@@ -137,10 +137,12 @@ class GatheredWgrad {
 
   static Index taps(const Conv2dShape& s) { return s.window.kernel_h * s.window.kernel_w; }
 
-  Index scratch_elements() const { return block_ * (products_.x_row + products_.y_row + K_); }
+  // x, dy, and what makes dy writes.
+  Index scratch_elements() const { return block_ * (products_.x_row + products_.y_row + scratch_row<T>(K_)); }
 
   template <class Gradient, class Reader, class F>
-  void add_chunk(const Gradient& gradient, Range blocks, Range ks, T* scratch, T* sums, const Reader& reader, const F& behind_block) const {
+  void add_chunk(const Gradient& gradient, Range blocks, Range ks, T* scratch, T* sums, const Reader& reader,
+                 const F& behind_block) const {
     std::memset(static_cast<void*>(sums + ks.begin * products_.sums_row), 0,
                 static_cast<std::size_t>((ks.end - ks.begin) * products_.sums_row) * sizeof(T));
     T *x = scratch, *dy = x + block_ * products_.x_row, *made = dy + block_ * products_.y_row;

@@ -1,6 +1,6 @@
 // The moments of a map that another kernel writes piece by piece, taken of each row of it while it is in the cache.
-// Numerics: sums of 16 pixels in T, these in double, about the mean o of a row's first 16 pixels (rounded): since
-// (mean - o)^2 <= n / 16 var for n pixels, the variance loses few digits to o. Rows are merged by Chan's formula.
+// Numerics: up to 512 pixels at a time, sums of 16 of them in T, these in double, about the mean o of the first 16
+// (rounded): since (mean - o)^2 <= n / 16 var for n pixels, o costs the variance little. Merged by Chan's formula.
 #pragma once
 
 #include "cpu/columns.hpp"
@@ -30,28 +30,21 @@ void for_pixel_blocks(Index pixels, const F& f) {
 template <class T>
 class PieceMoments {
  public:
-  PieceMoments(Index pieces, Index C)
+  PieceMoments(Index pieces, int threads, Index C)
       : C_(C),
         pieces_(pieces),
         counts_(workspace_of<double>(pieces)),
         moments_(workspace_of<double>(pieces * 2 * C)),
-        row_(workspace_of<double>(pieces * 2 * C)),
-        some_(workspace_of<T>(pieces * 3 * C)) {
+        row_(workspace_of<double>(threads * 2 * C)),
+        some_(workspace_of<T>(threads * 3 * C)) {
     for (Index i = 0; i < pieces; ++i) counts_.template as<double>()[i] = 0;
   }
 
-  // Adds a row of pixels.
-  void add(Index piece, const T* y, Index pixels) const {
-    double& count = counts_.template as<double>()[piece];
-    double *mean = moments_.template as<double>() + piece * 2 * C_, *row = row_.template as<double>() + piece * 2 * C_;
-    take(y, pixels, some_.template as<T>() + piece * 3 * C_, row);
-    const double n = static_cast<double>(pixels);
-    if (count == 0) {
-      for (Index c = 0; c < 2 * C_; ++c) mean[c] = row[c];
-    } else {
-      merge_moments(count, mean, mean + C_, n, row, row + C_, C_);
+  // Adds pixels, in their order.
+  void add(Index piece, int thread, const T* y, Index pixels) const {
+    for (Index first = 0; first < pixels; first += kMostPixels) {
+      add_few(piece, thread, y + first * C_, least(kMostPixels, pixels - first));
     }
-    count += n;
   }
 
   // The mean and biased variance of every channel, once all is added.
@@ -69,7 +62,22 @@ class PieceMoments {
   }
 
  private:
-  // A row's mean and m2, (2, C).
+  static constexpr Index kMostPixels = 512;
+
+  void add_few(Index piece, int thread, const T* y, Index pixels) const {
+    double& count = counts_.template as<double>()[piece];
+    double *mean = moments_.template as<double>() + piece * 2 * C_, *row = row_.template as<double>() + thread * 2 * C_;
+    take(y, pixels, some_.template as<T>() + thread * 3 * C_, row);
+    const double n = static_cast<double>(pixels);
+    if (count == 0) {
+      for (Index c = 0; c < 2 * C_; ++c) mean[c] = row[c];
+    } else {
+      merge_moments(count, mean, mean + C_, n, row, row + C_, C_);
+    }
+    count += n;
+  }
+
+  // Their mean and m2, (2, C).
   void take(const T* y, Index pixels, T* some, double* row) const {
     T* origin = some + 2 * C_;
     for (Index c = 0; c < 2 * C_; ++c) row[c] = 0;

@@ -42,8 +42,8 @@ struct Tile {
       }
   }
 
-  // acc[m] += sum over the segments of x[m][i] * w[i]; w is a panel (total length, NV vectors). Long ones by four: where
-  // another thread has half of the core's slots, what the loop itself takes of them counts.
+  // acc[m] += sum over the segments of x[m][i] * w[i]; w is a panel (total length, NV vectors). Long ones by four:
+  // where another thread has half of the core's slots, what the loop itself takes of them counts.
   [[gnu::always_inline]] void add_dense(const T* const* x, const Segment* segments, Index count, const T* w) {
     constexpr Index kLong = 16;
     for (const Segment* s = segments; s != segments + count; ++s) {

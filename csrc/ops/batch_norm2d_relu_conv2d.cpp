@@ -37,9 +37,10 @@ BatchNorm2dReluConv2dFwdArgs checked_fwd(const char* op, const Check& check, con
   return {norm_args, norm.data, conv};
 }
 
-// dx may be null: those between blocks are not seen outside.
-BatchNorm2dReluConv2dBwdArgs checked_bwd(const char* op, const Check& check, const Tensor& dy, const Tensor& x,
-                                         const NormConvBwd& block, const Tensor* dx, Precision precision) {
+// dx may be null, and dy be the y that has its shape: those between blocks are not seen outside.
+BatchNorm2dReluConv2dBwdArgs checked_bwd(const char* op, const Check& check, const char* dy_name, const Tensor& dy,
+                                         const Tensor& x, const NormConvBwd& block, const Tensor* dx,
+                                         Precision precision) {
   const auto& [gamma, norm, w, training, dgamma, dbeta, dw, db, window] = block;
   const auto& [stride, padding, dilation, groups] = window;
   check_batch_norm_bwd(check, x, gamma, dx == nullptr ? x : *dx, dgamma, dbeta);
@@ -47,7 +48,7 @@ BatchNorm2dReluConv2dBwdArgs checked_bwd(const char* op, const Check& check, con
   check.dtype("w", w, x.dtype);
   check.precision(x, precision);
   const Conv2dShape s = conv2d_shape(op, x.shape, w.shape, stride, padding, dilation, groups);
-  check.matches("dy", dy, x, {s.N, s.window.P, s.window.Q, s.K});
+  check.matches(dy_name, dy, x, {s.N, s.window.P, s.window.Q, s.K});
   check.wide("dw", dw, x, w.shape);
   if (db) check.wide("db", *db, x, {s.K});
   void* to = dx == nullptr ? nullptr : dx->data;
@@ -91,8 +92,8 @@ void batch_norm2d_relu_conv2d_fwd(const Tensor& x, const Tensor& gamma, const Te
                                   double momentum, double eps, const Tensor& y, const Tensor& norm, Pair stride,
                                   const Padding& padding, Pair dilation, std::int64_t groups, Precision precision) {
   const char* op = "batch_norm2d_relu_conv2d_fwd";
-  const NormConvFwd block{gamma,    beta, running_mean, running_var, w,    b,
-                          training, momentum, eps,      y,           norm, {stride, padding, dilation, groups}};
+  const NormConvFwd block{gamma,    beta,     running_mean, running_var, w,    b,
+                          training, momentum, eps,          y,           norm, {stride, padding, dilation, groups}};
   const Check check(op, with_args({in("x", x)}, block));
   run<cpu::batch_norm2d_relu_conv2d_fwd, cuda::batch_norm2d_relu_conv2d_fwd>(
       op, x, checked_fwd(op, check, x, block, precision));
@@ -106,7 +107,7 @@ void batch_norm2d_relu_conv2d_bwd(const Tensor& dy, const Tensor& x, const Tenso
   const NormConvBwd block{gamma, norm, w, training, dgamma, dbeta, dw, db, {stride, padding, dilation, groups}};
   const Check check(op, with_args({in("dy", dy), in("x", x), out("dx", dx)}, block));
   run<cpu::batch_norm2d_relu_conv2d_bwd, cuda::batch_norm2d_relu_conv2d_bwd>(
-      op, x, checked_bwd(op, check, dy, x, block, &dx, precision));
+      op, x, checked_bwd(op, check, "dy", dy, x, block, &dx, precision));
 }
 
 void batch_norm2d_relu_conv2d_chain_fwd(const Tensor& x, const std::vector<NormConvFwd>& blocks, Precision precision) {
@@ -139,8 +140,8 @@ void batch_norm2d_relu_conv2d_chain_bwd(const Tensor& dy, const std::vector<Tens
     const bool last = i + 1 == blocks.size();
     const std::string name = name_of_block(op, i);
     const Check check(name.c_str(), with_args({in("x", x[i])}, blocks[i]));
-    args.blocks.push_back(
-        checked_bwd(name.c_str(), check, last ? dy : x[i + 1], x[i], blocks[i], i == 0 ? &dx : nullptr, precision));
+    args.blocks.push_back(checked_bwd(name.c_str(), check, last ? "dy" : "y", last ? dy : x[i + 1], x[i], blocks[i],
+                                      i == 0 ? &dx : nullptr, precision));
     if (!last) args.blocks.back().conv.dy = nullptr;
     all.push_back(in("x", x[i]));
     add_args(all, blocks[i]);

@@ -1,5 +1,5 @@
-// The kernels: the CPU's in their instruction set variants (cpu/isa.hpp), and CUDA's, which launch on a stream and do not
-// wait. What they get is in args.hpp.
+// The kernels: the CPU's in their instruction set variants (cpu/isa.hpp), and CUDA's, which launch on a stream and do
+// not wait. What they get is in args.hpp.
 #pragma once
 
 #include "cpu/isa.hpp"

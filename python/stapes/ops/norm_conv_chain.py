@@ -39,7 +39,8 @@ def batch_norm2d_relu_conv2d_chain_fwd(
 ) -> list[tuple[Array, Array]]:
     """Do `batch_norm2d_relu_conv2d_fwd` several times, each with the ``y`` of the one before.
 
-    On the CPU the statistics of a ``y`` are taken while it is in the cache.
+    On the CPU the statistics of a ``y`` are taken while it is in the cache, behind 1x1, depthwise
+    and other convolutions that are computed directly.
 
     Parameters
     ----------
@@ -95,7 +96,8 @@ def batch_norm2d_relu_conv2d_chain_bwd(
 ) -> tuple[Array, list[tuple[Array, Array, Array, Array | None]]]:
     """Compute the gradients of `batch_norm2d_relu_conv2d_chain_fwd`.
 
-    On the CPU the gradient of a ``y`` is made where it is read, and not written.
+    On the CPU the gradient by a ``y`` is made where a 1x1 or depthwise convolution without bias
+    reads it, and not written; others have it in scratch memory.
 
     Parameters
     ----------
@@ -152,4 +154,3 @@ def batch_norm2d_relu_conv2d_chain_bwd(
 
 def _weights(op: str, block: NormConv) -> tuple[Array, Array | None]:
     return as_input(op, "w", block.w), None if block.b is None else as_input(op, "b", block.b)
-

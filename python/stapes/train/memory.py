@@ -32,7 +32,7 @@ class StepMemory:
 
     @property
     def total(self) -> int:
-        """All of it; kernels take a few MiB more while they run."""
+        """All of it; kernels take a few MiB more, chains of normalised convolutions two maps."""
         return self.weights + self.buffers
 
 

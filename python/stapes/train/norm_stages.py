@@ -67,7 +67,13 @@ class NormalisedConvs(Fused):
 
     def forward(self, x: Array) -> Array:
         x = self._start(x)
-        kept = self._run("y", ops.batch_norm2d_relu_conv2d_chain_fwd, x, self._operands(x))
+        kept = self._run(
+            "y",
+            ops.batch_norm2d_relu_conv2d_chain_fwd,
+            x,
+            self._operands(x),
+            precision=self._precision(),
+        )
         self._keep(x, kept)
         return kept[-1][0]
 
@@ -84,10 +90,13 @@ class NormalisedConvs(Fused):
             x,
             self._operands(x),
             kept,
-            precision=self.blocks[0][1]._precision,
+            precision=self._precision(),
             out=(self._slot("dx"), gradients),
         )
         return self._put("dx", dx) if need_dx else None
+
+    def _precision(self) -> str:
+        return self.blocks[0][1]._precision
 
     def _operands(self, x: Array) -> list[ops.NormConv]:
         return [
