@@ -167,7 +167,7 @@ BANDS = (3, 21, 50, 64)
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("mean", [0, 1000, -3e5])
 def test_a_mean_far_from_zero(ops, dtype, mean, kernel, random):
-    if dtype == np.float16 and abs(mean) > np.finfo(np.float16).max:
+    if dtype == np.float16 and abs(mean) > 65504:
         pytest.skip("float16 has no such number")
     x = random.normal(BANDS if ops.fast else (1, 9, 21, 32), dtype)
     block = passed_on(x.shape[-1], dtype, 1 if mean < 0 else 0.01, mean, kernel)
