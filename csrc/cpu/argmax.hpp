@@ -41,10 +41,24 @@ template <class T, std::size_t... k>
       __builtin_shufflevector(bytes, bytes, static_cast<int>(k / 16 * 16 + k / sizeof(T) % kLanes<T>)...));
 }
 
+// Each lane its byte.
+template <class T>
+[[gnu::always_inline]] inline Lanes<Vec<T>> widen_bytes(const std::uint8_t* p) {
+#if STAPES_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 4) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return reinterpret_cast<Lanes<Vec<T>>>(_mm512_maskz_cvtepu8_epi32(0xffff, bytes));
+  }
+#endif
+  return spread_bytes<T>(p, std::make_index_sequence<STAPES_VECTOR_BYTES>()) & 0xff;
+}
+
 template <class V, class T>
 [[gnu::always_inline]] inline auto is_place(const std::uint8_t* argmax, std::int64_t place, const T*) {
   if constexpr (sizeof(V) == sizeof(T)) {
     return *argmax == place;
+  } else if constexpr (STAPES_VECTOR_BYTES == 64 && sizeof(T) == 4) {
+    return widen_bytes<T>(argmax) == Lanes<V>{} + static_cast<Lanes<T>>(place);
   } else {
     const auto filled = static_cast<Lanes<T>>(static_cast<std::uint64_t>(place) * 0x0101010101010101u);
     return spread_bytes<T>(argmax, std::make_index_sequence<STAPES_VECTOR_BYTES>()) == Lanes<V>{} + filled;

@@ -50,54 +50,78 @@ class FirstPool {
     }
   }
 
+  // Windows side by side whose sums hide the latency of FMA, and which the registers hold.
+  template <int NV>
+  static constexpr int kWindows = STAPES_VECTOR_BYTES == 64 && NV <= 2 ? 2 : 1;
+
   template <int C, int NV>
   [[gnu::noinline]] void run_block(const Band& band, const T* patch, Index k0) const {
-    const Index K = pool_.K, row = bands_.output_row();
+    const Index row = bands_.output_row(), cols = band.cols / 2;
     const T *w = conv_.panels + k0 * conv_.depth(), *bias = conv_.bias + k0;
     for (Index i = 0; i < band.rows / 2; ++i) {
       const Index first = (band.n * pool_.rows() + band.p / 2 + i) * pool_.cols() + band.q / 2;
-      T* y = y_ + first * K + k0;
-      std::uint8_t* argmax = argmax_ + first * K + k0;
       const T* x = patch + 2 * i * row;
-      for (Index j = 0; j < band.cols / 2; ++j, x += 2 * C, y += K, argmax += K) {
-        asm("" : "+r"(w));  // else the address of each weight would be computed beforehand, and kept on the stack
-        TileOutputs<T> out[NV];
-        sum_window<C, NV>(x, row, w, bias, out);
-#pragma GCC unroll 3
-        for (int v = 0; v < NV; ++v) {
-          pool_tile(out[v], least(kLanes<T>, K - k0 - v * kLanes<T>), y + v * kLanes<T>, argmax + v * kLanes<T>);
-        }
+      Index j = 0;
+      for (; j + kWindows<NV> <= cols; j += kWindows<NV>) {
+        pool_windows<C, NV, kWindows<NV>>(x + 2 * C * j, row, w, bias, first + j, k0);
       }
+      for (; j < cols; ++j) pool_windows<C, NV, 1>(x + 2 * C * j, row, w, bias, first + j, k0);
     }
   }
 
-  template <int C, int NV>
-  [[gnu::always_inline]] static void sum_window(const T* x, Index row, const T* w, const T* bias, TileOutputs<T>* out) {
-    Vec<T> acc[4][NV];
+  // `kCount` windows side by side, for NV vectors from the k0-th k on.
+  template <int C, int NV, int kCount>
+  [[gnu::always_inline]] void pool_windows(const T* x, Index row, const T* w, const T* bias, Index first,
+                                           Index k0) const {
+    const Index K = pool_.K;
+    const T* rows[4] = {x, x + row, x + 2 * row, x + 3 * row};
+    // Else the address of each weight and pixel would be computed beforehand, and kept on the stack.
+    asm("" : "+r"(w), "+r"(rows[0]), "+r"(rows[1]), "+r"(rows[2]), "+r"(rows[3]));
+    TileOutputs<T> out[kCount][NV];
+    sum_windows<C, NV, kCount>(rows, w, bias, out);
+#pragma GCC unroll 2
+    for (int i = 0; i < kCount; ++i)
 #pragma GCC unroll 4
-    for (int m = 0; m < 4; ++m)
-#pragma GCC unroll 3
-      for (int v = 0; v < NV; ++v) acc[m][v] = load(bias + v * kLanes<T>);
+      for (int v = 0; v < NV; ++v) {
+        const Index k = k0 + v * kLanes<T>, to = (first + i) * K + k;
+        pool_tile(out[i][v], least(kLanes<T>, K - k), y_ + to, argmax_ + to);
+      }
+  }
+
+  template <int C, int NV, int kCount>
+  [[gnu::always_inline]] static void sum_windows(const T* const* rows, const T* w, const T* bias,
+                                                 TileOutputs<T> (&out)[kCount][NV]) {
+    constexpr int kPixels = 2 * kCount;  // of a row
+    Vec<T> acc[2][kPixels][NV];
+#pragma GCC unroll 8
+    for (int m = 0; m < 2 * kPixels; ++m)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) acc[m / kPixels][m % kPixels][v] = load(bias + v * kLanes<T>);
 #pragma GCC unroll 3
     for (int r = 0; r < 3; ++r) {
-      const T *upper = x + r * row, *lower = upper + row;
 #pragma GCC unroll 9
       for (int l = 0; l < 3 * C; ++l) {
         const T* weights = w + (r * 3 * C + l) * NV * kLanes<T>;
-        const T at[4] = {upper[l], upper[l + C], lower[l], lower[l + C]};
         Vec<T> b[NV];
-#pragma GCC unroll 3
-        for (int v = 0; v < NV; ++v) b[v] = load(weights + v * kLanes<T>);
 #pragma GCC unroll 4
-        for (int m = 0; m < 4; ++m) {
-          const Vec<T> a = splat(at[m]);
-#pragma GCC unroll 3
-          for (int v = 0; v < NV; ++v) acc[m][v] += a * b[v];
+        for (int v = 0; v < NV; ++v) b[v] = load(weights + v * kLanes<T>);
+#pragma GCC unroll 8
+        for (int m = 0; m < 2 * kPixels; ++m) {
+          const Vec<T> a = splat_anew(rows[r + m / kPixels] + m % kPixels * C + l);
+#pragma GCC unroll 4
+          for (int v = 0; v < NV; ++v) {
+            acc[m / kPixels][m % kPixels][v] += a * b[v];
+            compute_here<T>(acc[m / kPixels][m % kPixels][v]);
+          }
         }
       }
     }
-#pragma GCC unroll 3
-    for (int v = 0; v < NV; ++v) out[v] = {{{acc[0][v], acc[1][v]}, {acc[2][v], acc[3][v]}}};
+#pragma GCC unroll 2
+    for (int i = 0; i < kCount; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) {
+        out[i][v] = {{{acc[0][2 * i][v], acc[0][2 * i + 1][v]}, {acc[1][2 * i][v], acc[1][2 * i + 1][v]}}};
+      }
   }
 
   const DirectConv<T>& conv_;

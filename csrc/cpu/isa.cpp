@@ -25,12 +25,13 @@ Isa choose_isa() {
   const Isa best = best_isa();
   const char* wanted = std::getenv("STAPES_ISA");
   if (wanted == nullptr || *wanted == '\0') return best;
-  const std::size_t lowest = best == Isa::kGeneric ? 0 : 1;
-  for (std::size_t i = lowest; i <= static_cast<std::size_t>(best); ++i) {
+  std::string names;
+  for (std::size_t i = best == Isa::kGeneric ? 0 : 1; i <= static_cast<std::size_t>(best); ++i) {
     if (std::string(wanted) == kNames[i]) return static_cast<Isa>(i);
+    names += std::string(names.empty() ? "" : ", ") + kNames[i];
   }
-  throw std::runtime_error(std::string("stapes: STAPES_ISA=") + wanted + ": this machine runs " + kNames[lowest] +
-                           (best == static_cast<Isa>(lowest) ? "" : std::string(" to ") + name_of(best)));
+  throw std::runtime_error(std::string("stapes: STAPES_ISA=") + wanted + " is none of what this machine runs: " +
+                           names);
 }
 
 }  // namespace

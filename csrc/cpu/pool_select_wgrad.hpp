@@ -12,10 +12,6 @@
 #include "cpu/argmax.hpp"
 #include "cpu/pool_sparse.hpp"
 
-#if STAPES_VECTOR_BYTES == 32
-#include <immintrin.h>
-#endif
-
 namespace stapes::cpu::STAPES_ISA_NAME {
 
 // Four numbers of T, and what picks one of them for each lane.
@@ -27,8 +23,13 @@ struct FourOf {
 
 template <class T>
 [[gnu::always_inline]] inline Vec<T> pick(const T* four, Lanes<Vec<T>> index) {
-#if STAPES_VECTOR_BYTES == 32
+#if STAPES_VECTOR_BYTES == 64
   if constexpr (sizeof(T) == 4) {  // one cheap instruction, which the compiler does not find
+    const __m512 all = _mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(four));
+    return _mm512_maskz_permutevar_ps(0xffff, all, reinterpret_cast<__m512i>(index));
+  }
+#elif STAPES_VECTOR_BYTES == 32
+  if constexpr (sizeof(T) == 4) {
     const __m256 all = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(four));
     return _mm256_permutevar_ps(all, reinterpret_cast<__m256i>(index));
   }
@@ -80,6 +81,7 @@ class PoolSelectWgrad {
   static constexpr Index kMostDepth = 64;
   static constexpr Index kPatch = 1024;  // elements: of x, so that what is made of a band stays in L1 and L2
   static constexpr int kMostRows = 9;    // (r,s,c) summed at a time
+  static constexpr Index kLine = 64 / sizeof(T), kAhead = 2048;  // of dy, fetched while those before it are read
 
   Index windows() const { return bands_.rows() * bands_.cols() / 4; }
   Index four_elements() const { return round_up(4 * (bands_.patch_elements() + kVectorSlack), kVectorSlack); }
@@ -136,9 +138,10 @@ class PoolSelectWgrad {
         const T* from = dy_ + window * K;
         const std::uint8_t* argmax = argmax_ + window * K;
         Index k = 0;
+        for (Index ahead = 0; ahead < K; ahead += kLine) __builtin_prefetch(from + kAhead + ahead);
+        __builtin_prefetch(argmax + kAhead);
         for (; k + kLanes<T> <= K; k += kLanes<T>) {
-          const auto places = spread_bytes<T>(argmax + k, std::make_index_sequence<STAPES_VECTOR_BYTES>());
-          const Lanes<Vec<T>> place = places & 0xff;
+          const Lanes<Vec<T>> place = widen_bytes<T>(argmax + k);
           const Vec<T> g = place == kDead ? Vec<T>{} : load(from + k);
           store(dy + k, g);
           std::memcpy(index + k, &place, sizeof(place));

@@ -18,6 +18,12 @@ struct TileOutputs {
 // instruction; GCC 12 makes thirty of __builtin_convertvector.
 template <class T>
 [[gnu::always_inline]] inline void store_bytes(std::uint8_t* to, Lanes<Vec<T>> lanes, std::int64_t count) {
+#if STAPES_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 4) {  // one instruction
+    const auto there = static_cast<__mmask16>(count >= kLanes<T> ? 0xffff : (1u << count) - 1);
+    return _mm512_mask_cvtepi32_storeu_epi8(to, there, reinterpret_cast<__m512i>(lanes));
+  }
+#endif
   constexpr int kGroup = 16 / sizeof(T);
   const auto low = [&]<std::size_t... i>(std::index_sequence<i...>) {
     const Bytes bytes = reinterpret_cast<Bytes>(lanes);

@@ -9,6 +9,10 @@
 
 #include "cpu/isa.hpp"
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 // Set by CMake for each variant: STAPES_ISA_NAME (a namespace) and STAPES_ISA_ID (an Isa).
 #if defined(__AVX512F__)
 #define STAPES_VECTOR_BYTES 64
@@ -55,9 +59,39 @@ template <class T>
   return value - Vec<T>{};  // x - 0 keeps the sign of zero
 }
 
+// For long unrolled sums: left alone, the compiler keeps numbers that are read several times in registers, and computes
+// the sums one after the other from copies on the stack.
+template <class T>
+[[gnu::always_inline]] inline void compute_here([[maybe_unused]] Vec<T>& v) {
+#if STAPES_VECTOR_BYTES >= 32
+  asm volatile("" : "+v"(v));
+#endif
+}
+
+// *p in every lane, read whenever it is asked for.
+template <class T>
+[[gnu::always_inline]] inline Vec<T> splat_anew(const T* p) {
+#if STAPES_VECTOR_BYTES >= 32
+  Vec<T> v;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    asm volatile("vbroadcastss %1, %0" : "=v"(v) : "m"(*p));
+  } else {
+    asm volatile("vbroadcastsd %1, %0" : "=v"(v) : "m"(*p));
+  }
+  return v;
+#else
+  return splat(*p);
+#endif
+}
+
 // The first n < kLanes elements; the rest are zero.
 template <class T>
 inline Vec<T> load_part(const T* p, int n) {
+#if STAPES_VECTOR_BYTES == 64
+  const auto there = static_cast<__mmask16>((1u << n) - 1);
+  if constexpr (sizeof(T) == sizeof(float)) return _mm512_maskz_loadu_ps(there, p);
+  if constexpr (sizeof(T) == sizeof(double)) return _mm512_maskz_loadu_pd(static_cast<__mmask8>(there), p);
+#endif
   Vec<T> v{};
   for (int i = 0; i < n; ++i) v[i] = p[i];
   return v;
@@ -65,6 +99,11 @@ inline Vec<T> load_part(const T* p, int n) {
 
 template <class T>
 inline void store_part(T* p, Vec<T> v, int n) {
+#if STAPES_VECTOR_BYTES == 64
+  const auto there = static_cast<__mmask16>((1u << n) - 1);
+  if constexpr (sizeof(T) == sizeof(float)) return _mm512_mask_storeu_ps(p, there, v);
+  if constexpr (sizeof(T) == sizeof(double)) return _mm512_mask_storeu_pd(p, static_cast<__mmask8>(there), v);
+#endif
   for (int i = 0; i < n; ++i) p[i] = v[i];
 }
 

@@ -13,10 +13,10 @@ struct Segment {
 // How many rows (pixels, or channels in wgrad) a tile of NV vectors has. AVX-512 has 32 registers, the others here
 // 16; each needs NV + 1 besides the accumulators, and each row needs a pointer of 15.
 template <int NV>
-inline constexpr int kTileRows = STAPES_VECTOR_BYTES == 64 || NV == 1 ? 8 : 6;
+inline constexpr int kTileRows = NV == 1 || (STAPES_VECTOR_BYTES == 64 && NV < 4) ? 8 : 6;
 
 inline constexpr int kMaxTileRows = 8;
-inline constexpr int kMaxTileVectors = STAPES_VECTOR_BYTES == 64 ? 3 : 2;
+inline constexpr int kMaxTileVectors = STAPES_VECTOR_BYTES == 64 ? 4 : 2;
 
 template <class T, int MR, int NV>
 struct Tile {
@@ -132,8 +132,9 @@ struct Tile {
 template <class F>
 [[gnu::always_inline]] inline void with_vectors(int nv, const F& f) {
   if (nv == 1) return f.template operator()<1>();
-  if constexpr (kMaxTileVectors == 3) {
+  if constexpr (kMaxTileVectors == 4) {
     if (nv == 3) return f.template operator()<3>();
+    if (nv == 4) return f.template operator()<4>();
   }
   f.template operator()<2>();
 }
