@@ -98,10 +98,10 @@ template <class T, int NV, bool kRowsOfDy>
   tile.store_to(sums, static_cast<int>(used), width);
 }
 
-// kAlongX: units are the tiles of k of every group.
+// kAlongX: units are whole tiles of k of every group.
 template <class T>
 void add_along_x(const Problem<T>& pr, const BandGroup<T>& in, const Segments<T>& segments, T* partial, Range units) {
-  constexpr Index kRows = kTileRows<Blocks<T>::kMost>;
+  constexpr Index kRows = kWholeTiles;
   const Index tiles = ceil_div(pr.K, kRows);
   Index l = 0;
   for (const Segment* s = segments.begin(); s != segments.begin() + segments.count(); l += s->length, ++s) {
@@ -182,7 +182,7 @@ void add_depthwise(const Problem<T>& pr, const BandGroup<T>& group, const Index*
 template <class T>
 Index unit_count(const Problem<T>& pr) {
   switch (pr.layout) {
-    case Layout::kAlongX: return pr.shape.groups * ceil_div(pr.K, kTileRows<Blocks<T>::kMost>);
+    case Layout::kAlongX: return pr.shape.groups * ceil_div(pr.K, kWholeTiles);
     case Layout::kAlongY: return pr.shape.groups * Blocks<T>(pr.K).count;
     case Layout::kDepthwise: return ceil_div(pr.shape.groups, kLanes<T>);
   }
@@ -257,17 +257,19 @@ void make_offsets(const Problem<T>& pr, const Bands& bands, Index* offsets) {
 // Partial sums in order, to dw as (K, taps, C).
 template <class T>
 void reduce(const Problem<T>& pr, const T* partial, Index chunks, T* dw) {
-  const Index size = pr.shape.K * pr.depth(), step = pr.partial_elements();
-  parallel_ranges(size, kGrain, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i) {
-      const Index k = i / pr.depth(), l = i % pr.depth();
-      Index at = i;
-      if (pr.layout == Layout::kAlongY) at = (k / pr.K * pr.depth() + l) * pr.padded_K() + k % pr.K;
-      if (pr.layout == Layout::kDepthwise) at = l * pr.padded_channels() + k;
-      T sum = partial[at];
-      for (Index s = 1; s < chunks; ++s) sum += partial[at + s * step];
-      dw[i] = sum;
-    }
+  const Index elements = pr.partial_elements(), depth = pr.depth();
+  const bool in_place = pr.layout == Layout::kAlongX;
+  const Workspace sums = workspace_of<T>(in_place ? 0 : elements);
+  T* to = in_place ? dw : sums.as<T>();
+  parallel_ranges(elements, kGrain, [&](Index begin, Index end) {
+    add_pieces(partial + begin, chunks, elements, end - begin, to + begin);
+  });
+  if (in_place) return;
+  const bool depthwise = pr.layout == Layout::kDepthwise;
+  parallel_for(pr.shape.K, [&](Index k) {
+    const T* from = to + (depthwise ? k : k / pr.K * depth * pr.padded_K() + k % pr.K);
+    const Index step = depthwise ? pr.padded_channels() : pr.padded_K();
+    for (Index l = 0; l < depth; ++l) dw[k * depth + l] = from[l * step];
   });
 }
 

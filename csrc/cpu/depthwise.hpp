@@ -102,12 +102,10 @@ class Depthwise {
         });
       }
     });
+    const Workspace all = workspace_of<T>(size);
+    add_pieces(sums.as<T>(), pieces(), size, size, all.as<T>());
     for (Index c = 0; c < g_.C; ++c)
-      for (Index t = 0; t < taps; ++t) {
-        T sum = sums.as<T>()[t * tap_ + c];
-        for (Index piece = 1; piece < pieces(); ++piece) sum += sums.as<T>()[piece * size + t * tap_ + c];
-        dw[c * taps + t] = sum;
-      }
+      for (Index t = 0; t < taps; ++t) dw[c * taps + t] = all.as<T>()[t * tap_ + c];
   }
 
   Index pieces() const { return clamp(g_.N * g_.P, 1, kMostPieces); }
@@ -141,15 +139,19 @@ class Depthwise {
     };
     Index q = 0;
     for (; q < begin_; ++q) alone(q);
-    with_taps(g_.cols.count, [&]<int kS>() {
-      for (; q + kOutputs <= end_; q += kOutputs) {
+    const auto together = [&]<int kS, int M>() {
+      for (; q + M <= end_; q += M) {
         place(q);
         if (g_.stride_w == 1) {
-          f.template operator()<kS, 1, kOutputs>(at);
+          f.template operator()<kS, 1, M>(at);
         } else {
-          f.template operator()<kS, 2, kOutputs>(at);
+          f.template operator()<kS, 2, M>(at);
         }
       }
+    };
+    with_taps(g_.cols.count, [&]<int kS>() {
+      together.template operator()<kS, kOutputs>();
+      together.template operator()<kS, kOutputs / 2>();
     });
     for (; q < g_.Q; ++q) alone(q);
   }

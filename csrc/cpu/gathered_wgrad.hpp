@@ -118,12 +118,7 @@ class GatheredWgrad {
                 });
     });
     parallel_for(K_, threads, [&](Index k) {
-      for (Index c = 0; c < C_; ++c) {
-        const T* from = sums.as<T>() + k * products_.sums_row + c;
-        T sum = from[0];
-        for (Index i = 1; i < chunks; ++i) sum += from[i * size];
-        dw[k * C_ + c] = sum;
-      }
+      add_pieces(sums.as<T>() + k * products_.sums_row, chunks, size, C_, dw + k * C_);
     });
   }
 
@@ -146,7 +141,7 @@ class GatheredWgrad {
     std::memset(static_cast<void*>(sums + ks.begin * products_.sums_row), 0,
                 static_cast<std::size_t>((ks.end - ks.begin) * products_.sums_row) * sizeof(T));
     T *x = scratch, *dy = x + block_ * products_.x_row, *made = dy + block_ * products_.y_row;
-    const Index tiles = Blocks<T>(C_).count * ceil_div(ks.end - ks.begin, OuterProducts<T>::kRows);
+    const Index tiles = Blocks<T>(C_).count * ceil_div(ks.end - ks.begin, kTileRows<kMaxTileVectors>);
     for (Index i = blocks.begin; i < blocks.end; ++i) {
       const Index first = i * block_, count = least(block_, outputs_ - first);
       const T* rows = gradient.take(first, count, made);

@@ -216,12 +216,10 @@ class PoolSelectWgrad {
   }
 
   void reduce(const T* partials, Index chunks, Index size, T* dw, T* db) const {
+    const Workspace sums = workspace_of<T>(depth_ * padded_K_);
+    add_pieces(partials, chunks, size, depth_ * padded_K_, sums.as<T>());
     for (Index k = 0; k < pool_.K; ++k) {
-      for (Index l = 0; l < depth_; ++l) {
-        T sum = 0;
-        for (Index c = 0; c < chunks; ++c) sum += partials[c * size + l * padded_K_ + k];
-        dw[k * depth_ + l] = sum;
-      }
+      for (Index l = 0; l < depth_; ++l) dw[k * depth_ + l] = sums.as<T>()[l * padded_K_ + k];
       double sum = 0;
       for (Index c = 0; c < chunks; ++c) sum += static_cast<double>(partials[c * size + depth_ * padded_K_ + k]);
       db[k] = static_cast<T>(sum);

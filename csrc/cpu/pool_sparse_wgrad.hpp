@@ -146,11 +146,7 @@ class PoolSparseWgrad {
 
   void reduce(const T* partials, Index chunks, Index size, Index dw_size, T* dw, T* db) const {
     parallel_ranges(dw_size, kGrain, [&](Index begin, Index end) {
-      for (Index i = begin; i < end; ++i) {
-        T sum = 0;
-        for (Index c = 0; c < chunks; ++c) sum += partials[i + c * size];
-        dw[i] = sum;
-      }
+      add_pieces(partials + begin, chunks, size, end - begin, dw + begin);
     });
     for (Index k = 0; k < pool_.K; ++k) {
       double sum = 0;

@@ -16,6 +16,11 @@ template <int NV>
 inline constexpr int kTileRows = NV == 1 || (STAPES_VECTOR_BYTES == 64 && NV < 4) ? 8 : 6;
 
 inline constexpr int kMaxTileRows = 8;
+inline constexpr int kWholeTiles = 24;  // rows that are whole tiles of any width
+
+inline constexpr int tile_rows(std::int64_t vectors) {
+  return vectors == 1 ? kTileRows<1> : vectors == 2 ? kTileRows<2> : vectors == 3 ? kTileRows<3> : kTileRows<4>;
+}
 inline constexpr int kMaxTileVectors = STAPES_VECTOR_BYTES == 64 ? 4 : 2;
 
 template <class T, int MR, int NV>

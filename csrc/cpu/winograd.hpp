@@ -43,7 +43,7 @@ class Winograd {
         K_(K),
         blocks_(K),
         bands_(grid_, kPatch, true, 2, 2),
-        tiles_(clamp(kBlock / (kPlaces * (grid.C + blocks_.padded())), kRows, kMostTiles) / kRows * kRows),
+        tiles_(whole_tiles(kBlock / (kPlaces * (grid.C + blocks_.padded())))),
         packed_(workspace_of<T>(kPlaces * blocks_.padded() * grid.C)) {
     pack(w);
   }
@@ -107,7 +107,7 @@ class Winograd {
     }
   }
 
-  static constexpr Index kRows = kTileRows<Blocks<T>::kMost>, kMostTiles = 48;
+  static constexpr Index kMostTiles = 48;
   static constexpr Index kBlock = 48 * 1024;  // elements: of what lies before and after the products, in L2
   static constexpr Index kPatch = 20 * 1024;  // elements
 
@@ -124,6 +124,11 @@ class Winograd {
           store_part(to, v, static_cast<int>(count));
         }
       }
+  }
+
+  Index whole_tiles(Index most) const {
+    const Index rows = tile_rows(ceil_div(blocks_.vectors, blocks_.count));
+    return clamp(most, rows, kMostTiles) / rows * rows;
   }
 
   // Where the number of columns is odd, the last tile reads a pixel past the patch, for outputs that are not there.
