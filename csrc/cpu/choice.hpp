@@ -4,6 +4,7 @@
 // them anew.
 //
 //   direction     kernel         where it is taken                              there, and what follows instead
+//   fwd and bwd   that of AVX2   AVX-512; groups of half a vector or less       8 wide, fwd and wgrad: 1.1 times as fast
 //   fwd, dgrad    dense          256 rows at most, 2^18 weights or more         Linear 16384 -> 64: step 32 ms, 39
 //                 winograd       3x3, stride 1; 300 pixels, 2 vectors of C, K   C32 -> 64: 140 %; 256 pixels: even
 //                 direct         all                                            75 to 90 %
@@ -35,6 +36,13 @@
 #include "cpu/winograd_wgrad.hpp"
 
 namespace stapes::cpu::STAPES_ISA_NAME {
+
+// Groups that fill half a vector at most, of `width` channels where vectors lie: half a vector is a whole one of AVX2,
+// whose kernels are ahead there.
+template <class T>
+bool is_narrow(const Conv2dShape& s, Index width) {
+  return kIsa == Isa::kV4 && s.groups > 1 && !is_depthwise(s) && 2 * width <= kLanes<T>;
+}
 
 // Of forward and dgrad, which is a convolution as well: from C to K channels at so many pixels. `flat`: as
 // flatten_pointwise makes it.

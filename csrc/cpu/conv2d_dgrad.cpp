@@ -43,6 +43,7 @@ void dgrad_direct(const Conv2dDgradArgs& a, const Conv2dShape& s) {
 void dgrad(const Conv2dDgradArgs& a) {
   const Conv2dShape shape = flatten_pointwise(a.shape);
   with_dtype(a.dtype, [&]<class T>(T) {
+    if (is_narrow<T>(shape, shape.C / shape.groups)) return conv2d_dgrad.variant(Isa::kV3)(a);
     const Conv chosen = choose_dgrad<T>(shape);
     if (chosen == Conv::kDense && a.b == nullptr) return dgrad_dense<T>(a, shape);
     if (chosen == Conv::kWinograd) return dgrad_winograd<T>(a);

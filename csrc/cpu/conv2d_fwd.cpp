@@ -13,6 +13,7 @@ namespace {
 void fwd(const Conv2dFwdArgs& a) {
   const Conv2dShape shape = flatten_pointwise(a.shape);
   with_dtype(a.dtype, [&]<class T>(T) {
+    if (is_narrow<T>(shape, shape.K / shape.groups)) return conv2d_fwd.variant(Isa::kV3)(a);
     const auto *x = static_cast<const T*>(a.x), *w = static_cast<const T*>(a.w), *b = static_cast<const T*>(a.b);
     switch (choose_fwd<T>(shape)) {
       case Conv::kDense: return DenseForward<T>(Dense(shape), a).run();

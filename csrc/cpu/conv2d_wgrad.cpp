@@ -336,6 +336,7 @@ void wgrad(const Conv2dWgradArgs& a) {
   const Conv2dShape s = flatten_pointwise(a.shape);
   with_dtype(a.dtype, [&]<class T>(T) {
     const Index C = s.C / s.groups, K = s.K / s.groups, taps = s.window.kernel_h * s.window.kernel_w;
+    if (is_narrow<T>(s, C > K ? C : K)) return conv2d_wgrad.variant(Isa::kV3)(a);
     T* dw = static_cast<T*>(a.dw);
     if (s.N == 0) {
       std::memset(static_cast<void*>(dw), 0, static_cast<std::size_t>(s.K * taps * C) * sizeof(T));

@@ -2,8 +2,8 @@
 // of rows of taps. y[p,q,c] = b[c] + sum over (r,s) of x[p,q,r,s,c] w[r,s,c], and its weight gradient.
 // Work: for a few neighbouring outputs of a row at a time, all channels by vectors: a row of taps reads each pixel
 // once for all of those outputs. So memory is read in order, and the pixels of a row do not meet in a few sets of the
-// cache, as a fixed vector of channels of all pixels would. The image is read where it lies: taps that fall beside it
-// are left out, which at the ends of a row makes outputs of their own. What is read passes a reader (norm_relu.hpp).
+// cache, as a fixed vector of channels of all pixels would. The image is read where it lies: rows of taps that fall
+// beside it are left out, and pixels count as zeros there. What is read passes a reader (norm_relu.hpp).
 // Threads: pieces of the rows of all images, a number fixed by the shape; in wgrad each has sums of its own.
 // Numerics: sums in T, in the order of (r, s), beginning with the bias; in wgrad in the order of pixels, then of
 // pieces. Overwrites.
@@ -28,11 +28,12 @@ template <class T, bool kPart>
   return load(p);
 }
 
-// Outputs of one row that are computed together, and their taps in the image: `rows` rows of them, from tap (r, s) on.
+// Outputs of one row that are computed together, and their taps in the image: `rows` rows of them, from the r-th on.
 struct DepthwiseOutputs {
   Index p, q;
-  Index r, rows, s;
-  Index x;  // where the first output reads through tap (r, s), in elements of the image
+  Index r, rows;
+  Index x;            // where the first output reads through tap (r, 0), in elements of the image
+  Index begin, end;   // of the pixels of a row of taps, those in the image
 };
 
 // Rows of an image, of which the first `skipped` elements are not there.
@@ -50,11 +51,7 @@ class Depthwise {
     return g.cols.count > 0 && g.rows.count > 0 && together && g.stride_w <= 2;
   }
 
-  explicit Depthwise(const Grid& g)
-      : g_(g),
-        tap_(round_up(g.C, kLanes<T>)),
-        begin_(clamp(ceil_div(-g.cols.first, g.stride_w), 0, g.Q)),
-        end_(clamp((g.W - g.cols.count - g.cols.first + g.stride_w) / g.stride_w, begin_, g.Q)) {}
+  explicit Depthwise(const Grid& g) : g_(g), tap_(round_up(g.C, kLanes<T>)) {}
 
   // y (n,p,q) is at y + n * image + p * row + q * pixel; weights (R, S, padded channels), padded bias. behind(piece,
   // thread, outputs, pixels) is called behind every row.
@@ -76,8 +73,8 @@ class Depthwise {
   template <class Reader>
   void forward_row(const ImageRows<T>& x, Index p, const T* w, const T* bias, bool relu, T* y, Index pixel,
                    const Reader& reader) const {
-    for_outputs(p, [&]<int kS, int kStride, int M>(const DepthwiseOutputs& at) {
-      outputs<kS, kStride, M>(at, x.data + (at.x - x.skipped), w, bias, relu, y + at.q * pixel, pixel, reader);
+    for_outputs(p, [&]<int kS, int kStride, int M, bool kEdge>(const DepthwiseOutputs& at) {
+      outputs<kS, kStride, M, kEdge>(at, x.data + (at.x - x.skipped), w, bias, relu, y + at.q * pixel, pixel, reader);
     });
   }
 
@@ -97,8 +94,8 @@ class Depthwise {
       for (Index i = rows.begin; i < rows.end; ++i) {
         const T* from = x + i / g_.P * g_.H * g_.W * g_.C;
         const T* row = dy(piece, i, thread);
-        for_outputs(i % g_.P, [&]<int kS, int kStride, int M>(const DepthwiseOutputs& at) {
-          products<kS, kStride, M>(at, from + at.x, row + at.q * g_.C, own, reader);
+        for_outputs(i % g_.P, [&]<int kS, int kStride, int M, bool kEdge>(const DepthwiseOutputs& at) {
+          products<kS, kStride, M, kEdge>(at, from + at.x, row + at.q * g_.C, own, reader);
         });
       }
     });
@@ -114,63 +111,52 @@ class Depthwise {
   static constexpr int kMostTaps = 3, kOutputs = 4;  // with the pixels of their taps, what the registers hold
   static constexpr Index kMostPieces = 64, kLine = 64 / sizeof(T);
 
-  // f.operator()<kS, kStride, M>(outputs) for all outputs of row p, in order: M of them with kS taps in a row.
+  // f.operator()<kS, kStride, M, kEdge>(outputs) for all outputs of row p, in order: M of them with kS taps in a row.
+  // kEdge: where pixels of them lie beside the image.
   template <class F>
   void for_outputs(Index p, const F& f) const {
     const Index top = p * g_.stride_h + g_.rows.first, step = g_.rows.step;
     const Index r = clamp(ceil_div(-top, step), 0, g_.rows.count);
-    DepthwiseOutputs at{p, 0, r, clamp(ceil_div(g_.H - top, step), r, g_.rows.count) - r, 0, 0};
+    DepthwiseOutputs at{p, 0, r, clamp(ceil_div(g_.H - top, step), r, g_.rows.count) - r, 0, 0, 0};
     const Index first_row = (top + r * step) * g_.W;
-    const auto place = [&](Index q) {
-      const Index left = q * g_.stride_w + g_.cols.first;
-      at.q = q;
-      at.s = clamp(-left, 0, g_.cols.count);
-      at.x = (first_row + left + at.s) * g_.C;
-      return clamp(g_.W - left, at.s, g_.cols.count) - at.s;  // taps in the image
-    };
-    const auto alone = [&](Index q) {
-      with_taps(
-          place(q), [&]<int kS>() { f.template operator()<kS, 1, 1>(at); },
-          [&] {
-            DepthwiseOutputs without = at;
-            without.rows = 0;
-            f.template operator()<1, 1, 1>(without);
-          });
-    };
-    Index q = 0;
-    for (; q < begin_; ++q) alone(q);
-    const auto together = [&]<int kS, int M>() {
-      for (; q + M <= end_; q += M) {
-        place(q);
-        if (g_.stride_w == 1) {
-          f.template operator()<kS, 1, M>(at);
+    const auto run = [&]<int kS, int kStride, int M>() {
+      constexpr int kPixels = (M - 1) * kStride + kS;
+      for (; at.q + M <= g_.Q; at.q += M) {
+        const Index left = at.q * kStride + g_.cols.first;
+        at.x = (first_row + left) * g_.C;
+        at.begin = clamp(-left, 0, kPixels);
+        at.end = clamp(g_.W - left, at.begin, kPixels);
+        if (at.end - at.begin == kPixels) {
+          f.template operator()<kS, kStride, M, false>(at);
         } else {
-          f.template operator()<kS, 2, M>(at);
+          f.template operator()<kS, kStride, M, true>(at);
         }
       }
     };
-    with_taps(g_.cols.count, [&]<int kS>() {
-      together.template operator()<kS, kOutputs>();
-      together.template operator()<kS, kOutputs / 2>();
+    with_taps([&]<int kS, int kStride>() {
+      run.template operator()<kS, kStride, kOutputs>();
+      run.template operator()<kS, kStride, 1>();
     });
-    for (; q < g_.Q; ++q) alone(q);
   }
 
-  template <class F, class G = void (*)()>
-  static void with_taps(Index S, const F& f, const G& none = [] {}) {
-    switch (S) {
-      case 0: return none();
-      case 1: return f.template operator()<1>();
-      case 2: return f.template operator()<2>();
-      default: return f.template operator()<3>();
+  // f.operator()<taps in a row, stride>()
+  template <class F>
+  void with_taps(const F& f) const {
+    const auto with_stride = [&]<int kS>() {
+      g_.stride_w == 1 ? f.template operator()<kS, 1>() : f.template operator()<kS, 2>();
+    };
+    switch (g_.cols.count) {
+      case 1: return with_stride.template operator()<1>();
+      case 2: return with_stride.template operator()<2>();
+      default: return with_stride.template operator()<3>();
     }
   }
 
-  template <int kS, int kStride, int M, class Reader>
+  template <int kS, int kStride, int M, bool kEdge, class Reader>
   [[gnu::noinline]] void outputs(const DepthwiseOutputs& at, const T* x, const T* w, const T* bias, bool relu, T* y,
                                  Index y_pixel, const Reader& reader) const {
     const Index x_row = g_.rows.step * g_.W * g_.C, w_row = g_.cols.count * tap_;
-    w += at.r * w_row + at.s * tap_;
+    w += at.r * w_row;
     fetch<kStride, M>(at, x, x_row);
     for (Index i = 0; i < M * g_.C; i += kLine) __builtin_prefetch(y + 2 * M * y_pixel + i, 1);
     for_channel_vectors<T>(g_.C, [&](auto part, Index c, int n) {
@@ -179,7 +165,7 @@ class Depthwise {
 #pragma GCC unroll 4
       for (int m = 0; m < M; ++m) acc[m] = load(bias + c);
       for (Index r = 0; r < at.rows; ++r) {
-        const Pixels<kS, kStride, M> in(part, x + r * x_row + c, g_.C, n, read);
+        const Pixels<kS, kStride, M, kEdge> in(part, x + r * x_row + c, g_.C, n, read, at);
 #pragma GCC unroll 3
         for (int s = 0; s < kS; ++s) {
           const Vec<T> b = load(w + r * w_row + s * tap_ + c);
@@ -207,11 +193,11 @@ class Depthwise {
   }
 
   // sums (R, S, padded channels) += the products of outputs' gradients with what they read.
-  template <int kS, int kStride, int M, class Reader>
+  template <int kS, int kStride, int M, bool kEdge, class Reader>
   [[gnu::noinline]] void products(const DepthwiseOutputs& at, const T* x, const T* dy, T* sums,
                                   const Reader& reader) const {
     const Index x_row = g_.rows.step * g_.W * g_.C, row = g_.cols.count * tap_;
-    sums += at.r * row + at.s * tap_;
+    sums += at.r * row;
     fetch<kStride, M>(at, x, x_row);
     for_channel_vectors<T>(g_.C, [&](auto part, Index c, int n) {
       const auto read = reader.channels(c);
@@ -219,7 +205,7 @@ class Depthwise {
 #pragma GCC unroll 4
       for (int m = 0; m < M; ++m) g[m] = load_channels(part, dy + m * g_.C + c, n);
       for (Index r = 0; r < at.rows; ++r) {
-        const Pixels<kS, kStride, M> in(part, x + r * x_row + c, g_.C, n, read);
+        const Pixels<kS, kStride, M, kEdge> in(part, x + r * x_row + c, g_.C, n, read, at);
 #pragma GCC unroll 3
         for (int s = 0; s < kS; ++s) {
           T* to = sums + r * row + s * tap_ + c;
@@ -233,21 +219,24 @@ class Depthwise {
   }
 
   // What M outputs read through a row of taps.
-  template <int kS, int kStride, int M>
+  template <int kS, int kStride, int M, bool kEdge>
   struct Pixels {
     static constexpr int kCount = (M - 1) * kStride + kS;
     Vec<T> x[kCount];
 
     template <class P, class Channels>
-    [[gnu::always_inline]] Pixels(P part, const T* from, Index pixel, int n, const Channels& read) {
+    [[gnu::always_inline]] Pixels(P part, const T* from, Index pixel, int n, const Channels& read,
+                                  const DepthwiseOutputs& at) {
 #pragma GCC unroll 9
-      for (int i = 0; i < kCount; ++i) x[i] = read(load_channels(part, from + i * pixel, n));
+      for (int i = 0; i < kCount; ++i) {
+        const bool there = !kEdge || (i >= at.begin && i < at.end);
+        x[i] = there ? read(load_channels(part, from + i * pixel, n)) : Vec<T>{};
+      }
     }
   };
 
   Grid g_;
-  Index tap_;          // elements of a tap: padded channels
-  Index begin_, end_;  // outputs of a row whose taps are all in the image
+  Index tap_;  // elements of a tap: padded channels
 };
 
 }  // namespace stapes::cpu::STAPES_ISA_NAME

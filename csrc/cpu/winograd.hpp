@@ -134,40 +134,58 @@ class Winograd {
   // Where the number of columns is odd, the last tile reads a pixel past the patch, for outputs that are not there.
   Index patch_elements() const { return round_up(bands_.patch_elements() + grid_.C, kVectorSlack); }
 
+  // A vector of k at a time: what it needs is put side by side first, since k may lie far apart.
   void pack(const WinogradWeights<T>& w) {
-    const Index C = grid_.C;
-    T* panels = packed_.template as<T>();
-    parallel_for(blocks_.padded(), [&](Index k) {
+    const Index C = grid_.C, staged = 9 * C * kLanes<T>;
+    const int threads = num_threads();
+    const Workspace scratch = workspace_of<T>(threads * staged);
+    parallel_for(blocks_.vectors, threads, [&](Index vector, int thread) {
+      T* stage = scratch.as<T>() + thread * staged;
+      const Index k = vector * kLanes<T>;
+      gather_weights(w, k, stage);
       Index block = 0;
-      while (blocks_.block(block).end * kLanes<T> <= k) ++block;
+      while (blocks_.block(block).end <= vector) ++block;
       const Index k0 = blocks_.block(block).begin * kLanes<T>;
       const Index width = (blocks_.block(block).end - blocks_.block(block).begin) * kLanes<T>;
-      for (Index c = 0; c < C; ++c) {
-        T u[kPlaces] = {};
-        if (k < K_) transform_weights(w.first + k * w.k_step + c * w.c_step, w.t_step, u);
-        for (Index e = 0; e < kPlaces; ++e) {
-          panels[(e * blocks_.padded() + k0) * C + c * width + k - k0] = u[e];
-        }
-      }
+      T* to = packed_.template as<T>() + k0 * C + k - k0;
+      for (Index c = 0; c < C; ++c, stage += kLanes<T>, to += width)
+        transform_weights(stage, C * kLanes<T>, to, blocks_.padded() * C);
     });
   }
 
-  // G w G', G = ((1 0 0) (1/2 1/2 1/2) (1/2 -1/2 1/2) (0 0 1))
-  static void transform_weights(const T* w, Index step, T* u) {
-    T rows[4][3];
+  // (t, c, k) of the weights to a vector of k from the k-th on; zeros for k that are not there.
+  void gather_weights(const WinogradWeights<T>& w, Index k, T* to) const {
+    const Index C = grid_.C, there = clamp(K_ - k, 0, kLanes<T>);
+    for (Index i = 0; there < kLanes<T> && i < 9 * C * kLanes<T>; ++i) to[i] = T(0);
+    for (Index t = 0; t < 9; ++t, to += C * kLanes<T>) {
+      const T* from = w.first + k * w.k_step + t * w.t_step;
+      if (w.k_step == 1) {
+        for (Index c = 0; c < C; ++c)
+          for (Index i = 0; i < there; ++i) to[c * kLanes<T> + i] = from[i + c * w.c_step];
+      } else {
+        for (Index i = 0; i < there; ++i)
+          for (Index c = 0; c < C; ++c) to[c * kLanes<T> + i] = from[i * w.k_step + c * w.c_step];
+      }
+    }
+  }
+
+  // G w G', G = ((1 0 0) (1/2 1/2 1/2) (1/2 -1/2 1/2) (0 0 1)), for a vector of k; taps and places lie so far apart.
+  static void transform_weights(const T* w, Index tap, T* to, Index place) {
+    const T half = T(0.5);
+    Vec<T> rows[4][3];
     for (Index s = 0; s < 3; ++s) {
-      const T a = w[s * step], b = w[(3 + s) * step], c = w[(6 + s) * step];
+      const Vec<T> a = load(w + s * tap), b = load(w + (3 + s) * tap), c = load(w + (6 + s) * tap);
       rows[0][s] = a;
-      rows[1][s] = (a + b + c) / 2;
-      rows[2][s] = (a - b + c) / 2;
+      rows[1][s] = (a + b + c) * half;
+      rows[2][s] = (a - b + c) * half;
       rows[3][s] = c;
     }
-    for (Index i = 0; i < 4; ++i) {
-      const T a = rows[i][0], b = rows[i][1], c = rows[i][2];
-      u[4 * i] = a;
-      u[4 * i + 1] = (a + b + c) / 2;
-      u[4 * i + 2] = (a - b + c) / 2;
-      u[4 * i + 3] = c;
+    for (Index i = 0; i < 4; ++i, to += 4 * place) {
+      const Vec<T> a = rows[i][0], b = rows[i][1], c = rows[i][2];
+      store(to, a);
+      store(to + place, (a + b + c) * half);
+      store(to + 2 * place, (a - b + c) * half);
+      store(to + 3 * place, c);
     }
   }
 
