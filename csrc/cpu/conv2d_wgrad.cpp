@@ -76,10 +76,9 @@ struct BandGroup {
 
 // sums[m] (`width` elements of it) += the products of rows a + a_offsets[m] with vectors b + b_offset, over a group;
 // the rows are of dy, or of x. Not inlined: in a function of its own the inner loop's pointers stay in registers.
-template <class T, int NV, bool kRowsOfDy>
+template <class T, int MR, int NV, bool kRowsOfDy>
 [[gnu::noinline]] void add_tile(const BandGroup<T>& group, const Index* a_offsets, Index b_offset, T* const* sums,
                                 Index used, Index width) {
-  constexpr int MR = kTileRows<NV>;
   const Index a_pixel = kRowsOfDy ? group.dy_pixel : group.x_pixel,
               b_pixel = kRowsOfDy ? group.x_pixel : group.dy_pixel;
   Tile<T, MR, NV> tile;
@@ -120,7 +119,7 @@ void add_along_x(const Problem<T>& pr, const BandGroup<T>& in, const Segments<T>
               rows[m] = g * pr.K + least(k + m, k_end - 1);
               sums[m] = partial + rows[m] * pr.depth() + l + l0;
             }
-            add_tile<T, NV, true>(in, rows, g * pr.C + s->offset + l0, sums, least(MR, k_end - k), s->length - l0);
+            add_tile<T, MR, NV, true>(in, rows, g * pr.C + s->offset + l0, sums, least(MR, k_end - k), s->length - l0);
           }
         }
       });
@@ -136,8 +135,7 @@ void add_along_y(const Problem<T>& pr, const BandGroup<T>& in, const Index* offs
     const Index g = u / blocks.count;
     const Range block = blocks.block(u % blocks.count);
     const Index k0 = block.begin * kLanes<T>;
-    with_vectors(static_cast<int>(block.end - block.begin), [&]<int NV>() {
-      constexpr int MR = kTileRows<NV>;
+    const auto add_rows = [&]<int MR, int NV>() {
       for (Index l = 0; l < pr.depth(); l += MR) {
         Index rows[MR];
         T* sums[MR];
@@ -146,8 +144,14 @@ void add_along_y(const Problem<T>& pr, const BandGroup<T>& in, const Index* offs
           rows[m] = g * pr.C + offsets[row];
           sums[m] = partial + (g * pr.depth() + row) * pr.padded_K() + k0;
         }
-        add_tile<T, NV, false>(in, rows, g * pr.K + k0, sums, least(MR, pr.depth() - l), NV * kLanes<T>);
+        add_tile<T, MR, NV, false>(in, rows, g * pr.K + k0, sums, least(MR, pr.depth() - l), NV * kLanes<T>);
       }
+    };
+    with_vectors(static_cast<int>(block.end - block.begin), [&]<int NV>() {
+      if constexpr (STAPES_VECTOR_BYTES == 64 && NV < 4) {  // the depth of a 3x3 kernel in whole tiles
+        if (pr.depth() % 9 == 0) return add_rows.template operator()<9, NV>();
+      }
+      add_rows.template operator()<kTileRows<NV>, NV>();
     });
   }
 }

@@ -54,11 +54,11 @@ template <class T, class F>
   for (std::int64_t c = 0; c < C; c += kStep) f(Vec<T>{}, c <= C - kStep ? c : C - kStep);
 }
 
-// to[i] = from[i] + from[i + step] + ..., `count` of them in order, for i < n: the sums of pieces, added up.
+// to[i] = from[i] + from[i + step] + ..., `count` of them in order, for i < n: the sums of pieces, added up. Of none, 0.
 template <class T>
 void add_pieces(const T* from, std::int64_t count, std::int64_t step, std::int64_t n, T* to) {
   for_channels<T>(n, [&]<class V>(V, std::int64_t i) {
-    V sum = load_as<V>(from + i);
+    V sum = count > 0 ? load_as<V>(from + i) : V{};
     for (std::int64_t j = 1; j < count; ++j) sum += load_as<V>(from + j * step + i);
     store_as(to + i, sum);
   });

@@ -28,7 +28,7 @@ struct Tile {
   Vec<T> acc[MR][NV];
 
   [[gnu::always_inline]] void set(const T* row) {
-#pragma GCC unroll 8
+#pragma GCC unroll 9
     for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) acc[m][v] = load(row + v * kLanes<T>);
@@ -36,7 +36,7 @@ struct Tile {
 
   // Row m from y[m], of which `width` elements are there.
   [[gnu::always_inline]] void load_from(const T* const* y, Index width) {
-#pragma GCC unroll 8
+#pragma GCC unroll 9
     for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) {
@@ -53,7 +53,7 @@ struct Tile {
     constexpr Index kLong = 16;
     for (const Segment* s = segments; s != segments + count; ++s) {
       const T* p[MR];
-#pragma GCC unroll 8
+#pragma GCC unroll 9
       for (int m = 0; m < MR; ++m) p[m] = x[m] + s->offset;
       if (s->length < kLong) {
         for (Index i = 0; i < s->length; ++i, w += NV * kLanes<T>) add_product(p, i, w);
@@ -71,7 +71,7 @@ struct Tile {
       Vec<T> b[NV];
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) b[v] = load(w + v * kLanes<T>);
-#pragma GCC unroll 8
+#pragma GCC unroll 9
       for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
         for (int v = 0; v < NV; ++v) acc[m][v] += load(x[m] + taps[t].offset + v * kLanes<T>) * b[v];
@@ -81,7 +81,7 @@ struct Tile {
   // acc[m] += a[m] * b over `count` pixels, which lie a_step and b_step apart: a sum of outer products.
   [[gnu::always_inline]] void add_outer(const T* const* a, Index a_step, const T* b, Index b_step, Index count) {
     const T* p[MR];
-#pragma GCC unroll 8
+#pragma GCC unroll 9
     for (int m = 0; m < MR; ++m) p[m] = a[m];
 #pragma GCC unroll 4
     for (Index i = 0; i < count; ++i, b += b_step) add_product(p, i * a_step, b);
@@ -89,7 +89,7 @@ struct Tile {
 
   [[gnu::always_inline]] void relu() {
     const Vec<T> zero{};
-#pragma GCC unroll 8
+#pragma GCC unroll 9
     for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) acc[m][v] = acc[m][v] < zero ? zero : acc[m][v];
@@ -100,7 +100,7 @@ struct Tile {
     Vec<T> y[NV];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) y[v] = load(b + v * kLanes<T>);
-#pragma GCC unroll 8
+#pragma GCC unroll 9
     for (int m = 0; m < MR; ++m) {
       const Vec<T> x = splat(p[m][at]);
 #pragma GCC unroll 4
@@ -111,13 +111,13 @@ struct Tile {
   // Row m to y[m], `width` elements of it, for the first `rows` rows.
   [[gnu::always_inline]] void store_to(T* const* y, int rows, Index width) const {
     if (rows >= MR && width >= NV * kLanes<T>) {
-#pragma GCC unroll 8
+#pragma GCC unroll 9
       for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
         for (int v = 0; v < NV; ++v) store(y[m] + v * kLanes<T>, acc[m][v]);
       return;
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 9
     for (int m = 0; m < MR; ++m) {
       if (m >= rows) break;
 #pragma GCC unroll 4
