@@ -53,6 +53,26 @@ template <class T>
   return spread_bytes<T>(p, std::make_index_sequence<STAPES_VECTOR_BYTES>()) & 0xff;
 }
 
+// Each lane one of four numbers: that of its index, where this is below 4.
+template <class T>
+[[gnu::always_inline]] inline Vec<T> pick(const T* four, Lanes<Vec<T>> index) {
+#if STAPES_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 4) {  // one cheap instruction, which the compiler does not find
+    const __m512 all = _mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(four));
+    return _mm512_maskz_permutevar_ps(0xffff, all, reinterpret_cast<__m512i>(index));
+  }
+#elif STAPES_VECTOR_BYTES == 32
+  if constexpr (sizeof(T) == 4) {
+    const __m256 all = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(four));
+    return _mm256_permutevar_ps(all, reinterpret_cast<__m256i>(index));
+  }
+#endif
+  Vec<T> picked = splat(four[0]);
+#pragma GCC unroll 3
+  for (int i = 1; i < 4; ++i) picked = index == Lanes<Vec<T>>{} + i ? splat(four[i]) : picked;
+  return picked;
+}
+
 template <class V, class T>
 [[gnu::always_inline]] inline auto is_place(const std::uint8_t* argmax, std::int64_t place, const T*) {
   if constexpr (sizeof(V) == sizeof(T)) {

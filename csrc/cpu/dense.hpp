@@ -101,8 +101,8 @@ class DenseForward {
   }
 
  private:
-  static constexpr Index kBlock = 1024;                         // of c: the sum of lanes then takes a tenth of the time
-  static constexpr Index kRow = kBlock + 3 * 64 / sizeof(T);    // of x, copied: see scratch_row
+  static constexpr Index kBlock = 1024;                       // of c: the sum of lanes then takes a tenth of the time
+  static constexpr Index kRow = kBlock + 3 * 64 / sizeof(T);  // of x, copied: see scratch_row
   static constexpr int kRows = 3, kColumns = STAPES_VECTOR_BYTES == 64 ? 8 : 4;
 
   // The block of x is copied to rows that lie together: as they are, they would push each other out of the cache.

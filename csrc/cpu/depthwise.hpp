@@ -32,8 +32,8 @@ template <class T, bool kPart>
 struct DepthwiseOutputs {
   Index p, q;
   Index r, rows;
-  Index x;            // where the first output reads through tap (r, 0), in elements of the image
-  Index begin, end;   // of the pixels of a row of taps, those in the image
+  Index x;           // where the first output reads through tap (r, 0), in elements of the image
+  Index begin, end;  // of the pixels of a row of taps, those in the image
 };
 
 // Rows of an image, of which the first `skipped` elements are not there.

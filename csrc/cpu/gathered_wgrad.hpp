@@ -117,9 +117,8 @@ class GatheredWgrad {
                   if (task % splits == 0) behind(i, first, count, rows);
                 });
     });
-    parallel_for(K_, threads, [&](Index k) {
-      add_pieces(sums.as<T>() + k * products_.sums_row, chunks, size, C_, dw + k * C_);
-    });
+    parallel_for(K_, threads,
+                 [&](Index k) { add_pieces(sums.as<T>() + k * products_.sums_row, chunks, size, C_, dw + k * C_); });
   }
 
   Index chunks() const {

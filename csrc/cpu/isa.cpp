@@ -30,8 +30,8 @@ Isa choose_isa() {
     if (std::string(wanted) == kNames[i]) return static_cast<Isa>(i);
     names += std::string(names.empty() ? "" : ", ") + kNames[i];
   }
-  throw std::runtime_error(std::string("stapes: STAPES_ISA=") + wanted + " is none of what this machine runs: " +
-                           names);
+  throw std::runtime_error(std::string("stapes: STAPES_ISA=") + wanted +
+                           " is none of what this machine runs: " + names);
 }
 
 }  // namespace

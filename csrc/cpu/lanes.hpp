@@ -54,7 +54,7 @@ template <class T, class F>
   for (std::int64_t c = 0; c < C; c += kStep) f(Vec<T>{}, c <= C - kStep ? c : C - kStep);
 }
 
-// to[i] = from[i] + from[i + step] + ..., `count` of them in order, for i < n: the sums of pieces, added up. Of none, 0.
+// to[i] = from[i] + from[i + step] + ..., `count` of them in order, for i < n: the sums of pieces. Of none, 0.
 template <class T>
 void add_pieces(const T* from, std::int64_t count, std::int64_t step, std::int64_t n, T* to) {
   for_channels<T>(n, [&]<class V>(V, std::int64_t i) {

@@ -42,11 +42,11 @@ class PoolSparseWgrad {
     const int threads = num_threads();
     const Workspace scratch = workspace_of<T>(threads * bands_.patch_elements());
     const Workspace lists = workspace_of<Nonzero>(threads * list_elements());
-    const Workspace counts = workspace_of<Index>(threads * pool_.K);
+    const Workspace counts = workspace_of<std::int32_t>(threads * pool_.K);
     parallel_for(chunks, threads, [&](Index chunk, int thread) {
       T* partial = partials.as<T>() + chunk * size;
       std::memset(static_cast<void*>(partial), 0, static_cast<std::size_t>(size) * sizeof(T));
-      const Lists to{lists.as<Nonzero>() + thread * list_elements(), counts.as<Index>() + thread * pool_.K};
+      const Lists to{lists.as<Nonzero>() + thread * list_elements(), counts.as<std::int32_t>() + thread * pool_.K};
       const Range mine = part(bands_.count(), chunks, chunk);
       for (Index i = mine.begin; i < mine.end; ++i) {
         add_band(bands_[i], scratch.as<T>() + thread * bands_.patch_elements(), to, partial, partial + dw_size);
@@ -67,7 +67,7 @@ class PoolSparseWgrad {
 
   struct Lists {
     Nonzero* entries;  // a list for each k, capacity() apart
-    Index* counts;
+    std::int32_t* counts;
   };
 
   Index capacity() const { return bands_.rows() * bands_.cols() / pool_.area(); }
@@ -106,12 +106,42 @@ class PoolSparseWgrad {
         const T* dy = dy_ + (row * pool_.cols() + col) * pool_.K;
         const std::uint8_t* argmax = argmax_ + (row * pool_.cols() + col) * pool_.K;
         const auto corner = static_cast<std::int32_t>(i * pool_.pool_h * pixel_row + j * pool_.pool_w * pixel);
-        for (Index k = 0; k < pool_.K; ++k) {
+        Index k = 0;
+        if constexpr (sizeof(T) == sizeof(std::int32_t)) {
+          for (; pool_.area() <= 4 && k + kLanes<T> <= pool_.K; k += kLanes<T>)
+            append(dy + k, argmax + k, place_offsets, corner, lists.entries + k * room, room, lists.counts + k);
+        }
+        for (; k < pool_.K; ++k) {
           lists.entries[k * room + lists.counts[k]] = {dy[k], corner + place_offsets[argmax[k]]};
           lists.counts[k] += argmax[k] != kDead;
         }
         add_alive(dy, argmax, db);
       }
+  }
+
+  // As many lists as a vector has lanes, `room` apart, each by one window of up to four places. All entries are made at
+  // once and written, also those of the dead, which the next one will overwrite.
+  static void append(const T* dy, const std::uint8_t* argmax, const std::int32_t* offsets, std::int32_t corner,
+                     Nonzero* lists, Index room, std::int32_t* counts) {
+    constexpr int kAll = kLanes<T>;
+    const auto places = widen_bytes<T>(argmax);
+    T four[4];
+    std::memcpy(four, offsets, sizeof(four));
+    const Vec<T> g = load(dy),
+                 at = reinterpret_cast<Vec<T>>(reinterpret_cast<Lanes<Vec<T>>>(pick<T>(four, places)) + corner);
+    std::uint64_t entries[kAll];
+    [&]<int... i>(std::integer_sequence<int, i...>) {
+      const Vec<T> first = __builtin_shufflevector(g, at, (i / 2 + i % 2 * kAll)...);
+      const Vec<T> second = __builtin_shufflevector(g, at, (i / 2 + i % 2 * kAll + kAll / 2)...);
+      std::memcpy(entries, &first, sizeof(first));
+      std::memcpy(entries + kAll / 2, &second, sizeof(second));
+    }(std::make_integer_sequence<int, kAll>());
+#pragma GCC unroll 16
+    for (int i = 0; i < kAll; ++i) std::memcpy(lists + i * room + counts[i], entries + i, sizeof(Nonzero));
+    Lanes<Vec<T>> count;
+    std::memcpy(&count, counts, sizeof(count));
+    count -= places != kDead;
+    std::memcpy(counts, &count, sizeof(count));
   }
 
   // db[k] += dy[k] where it is alive
