@@ -6,12 +6,13 @@
 //   direction     kernel         where it is taken                              there, and what follows instead
 //   fwd and bwd   that of AVX2   AVX-512; groups of half a vector or less       8 wide: 1.1 times as fast
 //   fwd, dgrad    dense          256 rows at most, 2^18 weights or more         Linear 16384 -> 64: step 32 ms, 39
-//                 winograd       3x3, stride 1; 300 pixels, 2 vectors of C, K   C32 -> 64: 140 %; 256 pixels: even
+//                 winograd       3x3, stride 1; 300 pixels, 16 channels of both C32 -> 64: 140 %; 256 pixels: even
 //                 direct         all                                            75 to 90 %
 //   wgrad         dense          as forward
 //                 depthwise      3 taps in a row at most                        64 channels: 1.8 ms, 4.1
 //                 winograd       3x3, stride 1; whole vectors of C              C32 -> 64: 120 %, 57; C128: 147 %, 30
 //                 gathered       256 outputs; 48 K, 1 vector of C; 1x1: 1, 2    3x3, stride 2: 66 %, 48; K = 32: 58, 63
+//                                AVX-512: 128 K                                 K = 64: 71 %, 81; K = 128: 73, 66
 //                 tiles          all                                            50 to 60 %
 //   pooled fwd    winograd       2x2 windows, as forward                        C32 -> 64: 146 %
 //                 first          2x2 windows, 3x3, C = 1 or 3                   C = 3: 71 %
@@ -51,10 +52,10 @@ enum class Conv { kDense, kWinograd, kDirect };
 template <class T>
 Conv choose_conv(const Conv2dShape& flat, Index C, Index K, Index pixels) {
   constexpr Index kMostRows = 256, kLeastDepth = 1024, kLeastWeights = 1 << 18;  // fewer stay in the cache anyhow
-  constexpr Index kLeastPixels = 300, kLeastVectors = 2;
+  constexpr Index kLeastPixels = 300, kLeastChannels = least(2 * kLanes<T>, 16);
   const bool few_rows = flat.W <= kMostRows && flat.C >= kLeastDepth && flat.C * flat.K >= kLeastWeights;
   if (Dense::can(flat) && few_rows) return Conv::kDense;
-  const bool many = pixels >= kLeastPixels && C >= kLeastVectors * kLanes<T> && K >= kLeastVectors * kLanes<T>;
+  const bool many = pixels >= kLeastPixels && C >= kLeastChannels && K >= kLeastChannels;
   return Winograd<T>::can(flat, C) && many ? Conv::kWinograd : Conv::kDirect;
 }
 
@@ -72,7 +73,7 @@ enum class Wgrad { kDense, kDepthwise, kWinograd, kGathered, kTiles };
 
 template <class T>
 Wgrad choose_wgrad(const Conv2dShape& flat) {
-  constexpr Index kLeastOutputs = 256, kLeastK = 48;
+  constexpr Index kLeastOutputs = 256, kLeastK = STAPES_VECTOR_BYTES == 64 ? 128 : 48;
   if (choose_fwd<T>(flat) == Conv::kDense) return Wgrad::kDense;
   if (is_depthwise(flat) && Depthwise<T>::can(forward_grid(flat))) return Wgrad::kDepthwise;
   if (WinogradWgrad<T>::can(flat) && flat.K >= kLanes<T>) return Wgrad::kWinograd;

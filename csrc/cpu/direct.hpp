@@ -188,7 +188,7 @@ Index unit_count(const DirectConv<T>& conv) {
   return conv.depthwise ? Blocks<T>(conv.groups).count : conv.groups * Blocks<T>(conv.K).count;
 }
 
-inline constexpr Index kPatchTarget = 12 * 1024;  // elements: leaves most of a 256 KiB L2 to the weights
+inline constexpr Index kPatchTarget = 24 * 1024;  // elements: beside the weights in L2
 inline constexpr Index kTasksWanted = 16;         // enough for several threads to share evenly
 
 // Depthwise tiles read whole vectors of x, so a patch must not end inside one. What changes on the way is a copy.
