@@ -1,7 +1,9 @@
-// The argmax of max pooling: where in a run of channels is it this place? For Vec<T> or T at a time.
+// The argmax of max pooling: where in a run of channels is it this place? For Vec<T> or T at a time. As an index, it
+// picks one of four numbers.
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 #include <utility>
 
@@ -53,7 +55,7 @@ template <class T>
   return spread_bytes<T>(p, std::make_index_sequence<STAPES_VECTOR_BYTES>()) & 0xff;
 }
 
-// Each lane one of four numbers: that of its index, where this is below 4.
+// Each lane one of four numbers, whose bits may be anything: that of its index; any of them where this is above 3.
 template <class T>
 [[gnu::always_inline]] inline Vec<T> pick(const T* four, Lanes<Vec<T>> index) {
 #if STAPES_VECTOR_BYTES == 64
@@ -67,10 +69,12 @@ template <class T>
     return _mm256_permutevar_ps(all, reinterpret_cast<__m256i>(index));
   }
 #endif
-  Vec<T> picked = splat(four[0]);
+  Lanes<T> bits[4];
+  std::memcpy(bits, four, sizeof(bits));
+  Lanes<Vec<T>> picked = Lanes<Vec<T>>{} + bits[0];
 #pragma GCC unroll 3
-  for (int i = 1; i < 4; ++i) picked = index == Lanes<Vec<T>>{} + i ? splat(four[i]) : picked;
-  return picked;
+  for (int i = 1; i < 4; ++i) picked = index == Lanes<Vec<T>>{} + i ? Lanes<Vec<T>>{} + bits[i] : picked;
+  return reinterpret_cast<Vec<T>>(picked);
 }
 
 template <class V, class T>

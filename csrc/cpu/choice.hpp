@@ -1,7 +1,7 @@
 // Which kernel computes which convolution: the first of a list that can, in the shapes where it was measured to be
 // ahead of those behind it. What a kernel can at all, its own header says (can). The figures are those of one thread
-// with AVX2, batch 32, in percent of the core's multiply-adds in the dense convolution; `stapes bench ops` measures
-// them anew.
+// with AVX2, unless told, batch 32, in percent of the core's multiply-adds in the dense convolution; `stapes bench ops`
+// measures them anew.
 //
 //   direction     kernel         where it is taken                              there, and what follows instead
 //   fwd and bwd   that of AVX2   AVX-512; groups of half a vector or less       8 wide: 1.1 times as fast
@@ -38,8 +38,8 @@
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 
-// Groups that fill half a vector at most, of `width` channels where vectors lie: half a vector is a whole one of AVX2,
-// whose kernels are ahead there.
+// Groups whose vectors would be half full at most, `width` being the channels that lie along them: half a vector is a
+// whole one of AVX2, whose kernels are ahead there. Asked by conv2d and its gradients, not by the fused operators.
 template <class T>
 bool is_narrow(const Conv2dShape& s, Index width) {
   return kIsa == Isa::kV4 && s.groups > 1 && !is_depthwise(s) && 2 * width <= kLanes<T>;

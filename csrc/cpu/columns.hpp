@@ -2,10 +2,6 @@
 // a vector holds neighbouring channels and no sum is ever taken across its lanes.
 #pragma once
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 #include "cpu/parallel.hpp"
 #include "cpu/simd.hpp"
 

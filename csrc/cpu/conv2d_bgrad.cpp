@@ -12,16 +12,16 @@ namespace {
 
 inline constexpr std::int64_t kRows = 256;
 
-// V, `n` of them side by side: as many sums in registers.
-template <class V, int n, class T>
+// V, `kCount` of them side by side: as many sums in registers.
+template <class V, int kCount, class T>
 void add_columns(const T* dy, std::int64_t rows, std::int64_t K, T* sums) {
   constexpr std::int64_t kStep = sizeof(V) / sizeof(T);
-  V sum[n]{};
+  V sum[kCount]{};
   for (std::int64_t row = 0; row < rows; ++row, dy += K)
 #pragma GCC unroll 4
-    for (int v = 0; v < n; ++v) sum[v] += load_as<V>(dy + v * kStep);
+    for (int v = 0; v < kCount; ++v) sum[v] += load_as<V>(dy + v * kStep);
 #pragma GCC unroll 4
-  for (int v = 0; v < n; ++v) store_as(sums + v * kStep, sum[v]);
+  for (int v = 0; v < kCount; ++v) store_as(sums + v * kStep, sum[v]);
 }
 
 template <class T>

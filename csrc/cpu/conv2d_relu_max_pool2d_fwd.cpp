@@ -29,7 +29,7 @@ void pool_band(const PoolGrid& g, const Band& band, const T* z, T* y, std::uint8
 // Bands so small that both the patch and the convolution of it stay in the cache, also where K is far above C.
 template <class T>
 Bands fused_bands(const DirectConv<T>& conv, const PoolGrid& pool) {
-  constexpr Index kMostOutputs = 4;  // in units of kPatchTarget
+  constexpr Index kMostOutputs = 2;  // in units of kPatchTarget
   const Index per_pixel = ceil_div(pool.K, kMostOutputs), C = conv.grid.C;
   return {conv.grid, per_pixel > C ? kPatchTarget * C / per_pixel : kPatchTarget, needs_slack(conv), pool.pool_h,
           pool.pool_w};

@@ -44,16 +44,23 @@ struct Problem {
   }
 };
 
+// Whether kAlongY has tiles of nine rows: the depth of a 3x3 kernel in whole ones.
+template <class T>
+bool takes_nine(Index depth, Index K) {
+  const Blocks<T> blocks(K);
+  return STAPES_VECTOR_BYTES == 64 && ceil_div(blocks.vectors, blocks.count) < kMaxTileVectors && depth % 9 == 0;
+}
+
 // Multiply-adds in whole tiles, for each layout, is the measure; the run of x is what one segment holds.
 template <class T>
 Layout choose_layout(const Conv2dShape& s, Index C, Index K) {
   if (is_depthwise(s)) return Layout::kDepthwise;
-  constexpr Index kRows = kTileRows<Blocks<T>::kMost>;
   const bool merged = s.groups == 1 && s.window.dil_w == 1;
   const Index run = merged ? s.window.kernel_w * C : C;
   const Index runs = s.window.kernel_h * s.window.kernel_w * C / run;
-  const Index along_x = runs * round_up(run, kLanes<T>) * round_up(K, kRows);
-  const Index along_y = round_up(runs * run, kRows) * round_up(K, kLanes<T>);
+  const Index along_x = runs * round_up(run, kLanes<T>) * round_up(K, Blocks<T>(run).rows());
+  const Index depth = runs * run, rows = takes_nine<T>(depth, K) ? 9 : Blocks<T>(K).rows();
+  const Index along_y = round_up(depth, rows) * round_up(K, kLanes<T>);
   return along_x <= along_y ? Layout::kAlongX : Layout::kAlongY;
 }
 
@@ -97,11 +104,22 @@ template <class T, int MR, int NV, bool kRowsOfDy>
   tile.store_to(sums, static_cast<int>(used), width);
 }
 
-// kAlongX: units are whole tiles of k of every group.
+// kAlongX: units are kUnit k of a group.
+inline constexpr Index kUnit = kTileRows<kMaxTileVectors>;
+
+// f(g, ks) for the groups, and the k of each, that the units are of.
+template <class T, class F>
+void for_groups(const Problem<T>& pr, Range units, const F& f) {
+  const Index in_group = ceil_div(pr.K, kUnit);
+  for (Index u = units.begin; u < units.end;) {
+    const Index g = u / in_group, end = least(units.end, (g + 1) * in_group);
+    f(g, Range{(u - g * in_group) * kUnit, least(pr.K, (end - g * in_group) * kUnit)});
+    u = end;
+  }
+}
+
 template <class T>
 void add_along_x(const Problem<T>& pr, const BandGroup<T>& in, const Segments<T>& segments, T* partial, Range units) {
-  constexpr Index kRows = kWholeTiles;
-  const Index tiles = ceil_div(pr.K, kRows);
   Index l = 0;
   for (const Segment* s = segments.begin(); s != segments.begin() + segments.count(); l += s->length, ++s) {
     const Blocks<T> blocks(s->length);
@@ -110,18 +128,17 @@ void add_along_x(const Problem<T>& pr, const BandGroup<T>& in, const Segments<T>
       const Index l0 = block.begin * kLanes<T>;
       with_vectors(static_cast<int>(block.end - block.begin), [&]<int NV>() {
         constexpr int MR = kTileRows<NV>;
-        for (Index u = units.begin; u < units.end; ++u) {
-          const Index g = u / tiles, k_end = least(pr.K, (u % tiles + 1) * kRows);
-          for (Index k = u % tiles * kRows; k < k_end; k += MR) {
+        for_groups(pr, units, [&](Index g, Range ks) {
+          for (Index k = ks.begin; k < ks.end; k += MR) {
             Index rows[MR];
             T* sums[MR];
             for (int m = 0; m < MR; ++m) {
-              rows[m] = g * pr.K + least(k + m, k_end - 1);
+              rows[m] = g * pr.K + least(k + m, ks.end - 1);
               sums[m] = partial + rows[m] * pr.depth() + l + l0;
             }
-            add_tile<T, MR, NV, true>(in, rows, g * pr.C + s->offset + l0, sums, least(MR, k_end - k), s->length - l0);
+            add_tile<T, MR, NV, true>(in, rows, g * pr.C + s->offset + l0, sums, least(MR, ks.end - k), s->length - l0);
           }
-        }
+        });
       });
     }
   }
@@ -148,8 +165,8 @@ void add_along_y(const Problem<T>& pr, const BandGroup<T>& in, const Index* offs
       }
     };
     with_vectors(static_cast<int>(block.end - block.begin), [&]<int NV>() {
-      if constexpr (STAPES_VECTOR_BYTES == 64 && NV < 4) {  // the depth of a 3x3 kernel in whole tiles
-        if (pr.depth() % 9 == 0) return add_rows.template operator()<9, NV>();
+      if constexpr (STAPES_VECTOR_BYTES == 64 && NV < kMaxTileVectors) {
+        if (takes_nine<T>(pr.depth(), pr.K)) return add_rows.template operator()<9, NV>();
       }
       add_rows.template operator()<kTileRows<NV>, NV>();
     });
@@ -159,7 +176,7 @@ void add_along_y(const Problem<T>& pr, const BandGroup<T>& in, const Index* offs
 // Depthwise: units are the vectors of channels.
 template <class T>
 void add_depthwise(const Problem<T>& pr, const BandGroup<T>& group, const Index* offsets, T* partial, Range units) {
-  constexpr int MR = kMaxTileRows;
+  constexpr int MR = 8;
   for (Index u = units.begin; u < units.end; ++u) {
     const Index c0 = u * kLanes<T>;
     for (Index t = 0; t < pr.taps; t += MR) {
@@ -186,7 +203,7 @@ void add_depthwise(const Problem<T>& pr, const BandGroup<T>& group, const Index*
 template <class T>
 Index unit_count(const Problem<T>& pr) {
   switch (pr.layout) {
-    case Layout::kAlongX: return pr.shape.groups * ceil_div(pr.K, kWholeTiles);
+    case Layout::kAlongX: return pr.shape.groups * ceil_div(pr.K, kUnit);
     case Layout::kAlongY: return pr.shape.groups * Blocks<T>(pr.K).count;
     case Layout::kDepthwise: return ceil_div(pr.shape.groups, kLanes<T>);
   }

@@ -86,7 +86,7 @@ class DenseForward {
 
   void run() const {
     const Index blocks = ceil_div(d_.C, kBlock), size = d_.M * d_.K;
-    const int threads = num_threads();
+    const int threads = static_cast<int>(least(num_threads(), blocks));
     const Workspace partials = workspace_of<T>(blocks * size), scratch = workspace_of<T>(threads * d_.M * kRow);
     parallel_for(blocks, threads, [&](Index i, int thread) {
       add_block(part(d_.C, blocks, i), scratch.as<T>() + thread * d_.M * kRow, partials.as<T>() + i * size);
@@ -101,8 +101,8 @@ class DenseForward {
   }
 
  private:
-  static constexpr Index kBlock = 1024;                       // of c: the sum of lanes then takes a tenth of the time
-  static constexpr Index kRow = kBlock + 3 * 64 / sizeof(T);  // of x, copied: see scratch_row
+  static constexpr Index kBlock = 1024;                   // of c: the sum of lanes then takes a tenth of the time
+  static constexpr Index kRow = kBlock + 64 / sizeof(T);  // of x, copied
   static constexpr int kRows = 3, kColumns = STAPES_VECTOR_BYTES == 64 ? 8 : 4;
 
   // The block of x is copied to rows that lie together: as they are, they would push each other out of the cache.

@@ -3,7 +3,7 @@
 // Work: for a few neighbouring outputs of a row at a time, all channels by vectors: a row of taps reads each pixel
 // once for all of those outputs. So memory is read in order, and the pixels of a row do not meet in a few sets of the
 // cache, as a fixed vector of channels of all pixels would. The image is read where it lies: rows of taps that fall
-// beside it are left out, and pixels count as zeros there. What is read passes a reader (norm_relu.hpp).
+// beside it are left out, and pixels beside it count as zeros. What is read passes a reader (norm_relu.hpp).
 // Threads: pieces of the rows of all images, a number fixed by the shape; in wgrad each has sums of its own.
 // Numerics: sums in T, in the order of (r, s), beginning with the bias; in wgrad in the order of pixels, then of
 // pieces. Overwrites.
@@ -30,10 +30,10 @@ template <class T, bool kPart>
 
 // Outputs of one row that are computed together, and their taps in the image: `rows` rows of them, from the r-th on.
 struct DepthwiseOutputs {
-  Index p, q;
+  Index q;
   Index r, rows;
-  Index x;           // where the first output reads through tap (r, 0), in elements of the image
   Index begin, end;  // of the pixels of a row of taps, those in the image
+  Index x;           // where the first of these is, through the r-th row of taps, in elements of the image
 };
 
 // Rows of an image, of which the first `skipped` elements are not there.
@@ -117,15 +117,15 @@ class Depthwise {
   void for_outputs(Index p, const F& f) const {
     const Index top = p * g_.stride_h + g_.rows.first, step = g_.rows.step;
     const Index r = clamp(ceil_div(-top, step), 0, g_.rows.count);
-    DepthwiseOutputs at{p, 0, r, clamp(ceil_div(g_.H - top, step), r, g_.rows.count) - r, 0, 0, 0};
-    const Index first_row = (top + r * step) * g_.W;
+    DepthwiseOutputs at{0, r, clamp(ceil_div(g_.H - top, step), r, g_.rows.count) - r, 0, 0, 0};
+    const Index first_row = at.rows > 0 ? (top + r * step) * g_.W : 0;
     const auto run = [&]<int kS, int kStride, int M>() {
       constexpr int kPixels = (M - 1) * kStride + kS;
       for (; at.q + M <= g_.Q; at.q += M) {
         const Index left = at.q * kStride + g_.cols.first;
-        at.x = (first_row + left) * g_.C;
         at.begin = clamp(-left, 0, kPixels);
         at.end = clamp(g_.W - left, at.begin, kPixels);
+        at.x = (first_row + (at.end > at.begin ? left + at.begin : 0)) * g_.C;
         if (at.end - at.begin == kPixels) {
           f.template operator()<kS, kStride, M, false>(at);
         } else {
@@ -143,7 +143,8 @@ class Depthwise {
   template <class F>
   void with_taps(const F& f) const {
     const auto with_stride = [&]<int kS>() {
-      g_.stride_w == 1 ? f.template operator()<kS, 1>() : f.template operator()<kS, 2>();
+      if (g_.stride_w == 1) return f.template operator()<kS, 1>();
+      f.template operator()<kS, 2>();
     };
     switch (g_.cols.count) {
       case 1: return with_stride.template operator()<1>();
@@ -227,10 +228,11 @@ class Depthwise {
     template <class P, class Channels>
     [[gnu::always_inline]] Pixels(P part, const T* from, Index pixel, int n, const Channels& read,
                                   const DepthwiseOutputs& at) {
+      const Index skipped = kEdge ? at.begin * pixel : 0;
 #pragma GCC unroll 9
       for (int i = 0; i < kCount; ++i) {
         const bool there = !kEdge || (i >= at.begin && i < at.end);
-        x[i] = there ? read(load_channels(part, from + i * pixel, n)) : Vec<T>{};
+        x[i] = there ? read(load_channels(part, from + (i * pixel - skipped), n)) : Vec<T>{};
       }
     }
   };

@@ -25,6 +25,7 @@ struct Blocks {
   explicit Blocks(Index K) : vectors(ceil_div(K, kLanes<T>)), count(ceil_div(vectors, kMost)) {}
   Index padded() const { return vectors * kLanes<T>; }
   Range block(Index i) const { return part(vectors, count, i); }
+  int rows() const { return tile_rows(static_cast<int>(ceil_div(vectors, count))); }  // of the widest one's tiles
 };
 
 template <class T>

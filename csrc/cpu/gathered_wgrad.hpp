@@ -129,6 +129,12 @@ class GatheredWgrad {
   static constexpr Index kBlock = 9 * 1024;    // elements: of x and dy, in L1; in L2 where the taps are many
   static constexpr Index kMostSums = 1 << 19;  // elements, of all chunks
 
+  // Whether 1x1 reads its pixels where they lie: with AVX-512, whose machines mostly have an L1 of 48 KiB. In 32 KiB
+  // they push each other out, unless they are copied to rows of another length.
+  template <class Gradient, class Reader>
+  static constexpr bool kAsGiven =
+      STAPES_VECTOR_BYTES == 64 && std::is_same_v<Reader, AsItLies<T>> && std::is_same_v<Gradient, GivenGradient<T>>;
+
   static Index taps(const Conv2dShape& s) { return s.window.kernel_h * s.window.kernel_w; }
 
   // x, dy, and what makes dy writes.
@@ -140,26 +146,39 @@ class GatheredWgrad {
     std::memset(static_cast<void*>(sums + ks.begin * products_.sums_row), 0,
                 static_cast<std::size_t>((ks.end - ks.begin) * products_.sums_row) * sizeof(T));
     T *x = scratch, *dy = x + block_ * products_.x_row, *made = dy + block_ * products_.y_row;
-    const Index tiles = Blocks<T>(C_).count * ceil_div(ks.end - ks.begin, kTileRows<kMaxTileVectors>);
+    const Blocks<T> columns(C_);
+    const Index tiles = columns.count * ceil_div(ks.end - ks.begin, columns.rows());
+    const bool in_place = kAsGiven<Gradient, Reader> && pointwise_ && C_ % kLanes<T> == 0;
+    OuterProducts<T> products = products_;
+    if (in_place) {
+      products.x_row = C_;
+      products.y_row = K_;
+    }
     for (Index i = blocks.begin; i < blocks.end; ++i) {
       const Index first = i * block_, count = least(block_, outputs_ - first);
       const T* rows = gradient.take(first, count, made);
-      for (Index j = 0; j < count; ++j) {
-        if (pointwise_) {
-          read_row(x_ + (first + j) * C_, 1, C_, x + j * products_.x_row, reader);
-        } else {
-          taps_.read(x_, first + j, x + j * products_.x_row, reader);
-        }
-        copy_vectors(rows + j * K_, K_, dy + j * products_.y_row);
-      }
+      if (!in_place) copy_rows(first, count, rows, x, dy, reader);
       const Index behind = first + count, next = least(block_, outputs_ - behind);
       Prefetch next_x(x_ + (pointwise_ ? behind * C_ : 0), pointwise_ ? next * C_ : 0, tiles);
       auto next_dy = gradient.fetch(behind, next, tiles);
-      products_.add(x, dy, count, ks, sums, [&] {
+      products.add(in_place ? x_ + first * C_ : x, in_place ? rows : dy, count, ks, sums, [&] {
         next_x();
         next_dy();
       });
       behind_block(first, count, rows);
+    }
+  }
+
+  // What the outputs' taps read, and their gradients, side by side.
+  template <class Reader>
+  void copy_rows(Index first, Index count, const T* rows, T* x, T* dy, const Reader& reader) const {
+    for (Index j = 0; j < count; ++j, x += products_.x_row, dy += products_.y_row) {
+      if (pointwise_) {
+        read_row(x_ + (first + j) * C_, 1, C_, x, reader);
+      } else {
+        taps_.read(x_, first + j, x, reader);
+      }
+      copy_vectors(rows + j * K_, K_, dy);
     }
   }
 

@@ -22,6 +22,7 @@ class Kernel {
   using Function = void (*)(const Args&);
 
   void operator()(const Args& args) const { variants_[static_cast<std::size_t>(active_isa())](args); }
+  // Another variant, which the machine must have: a kernel may know one that is ahead of it.
   Function variant(Isa isa) const { return variants_[static_cast<std::size_t>(isa)]; }
   void add(Isa isa, Function f) { variants_[static_cast<std::size_t>(isa)] = f; }
 

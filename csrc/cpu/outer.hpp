@@ -39,7 +39,7 @@ class Prefetch {
 // sums (K,C) += y^T x, of `count` rows x (whole vectors of C) and y (K).
 template <class T>
 struct OuterProducts {
-  static constexpr Index kRows = kWholeTiles;  // k are shared out by so many
+  static constexpr Index kRows = kTileRows<kMaxTileVectors>;  // k are shared out by so many
 
   Index C, x_row, y_row, sums_row;
 

@@ -14,7 +14,7 @@
 
 namespace stapes::cpu::STAPES_ISA_NAME {
 
-// Four numbers of T, and what picks one of them for each lane.
+// Four numbers of T.
 template <class T>
 struct FourOf {
   typedef T type __attribute__((vector_size(4 * sizeof(T))));

@@ -108,7 +108,8 @@ class PoolSparseWgrad {
         const auto corner = static_cast<std::int32_t>(i * pool_.pool_h * pixel_row + j * pool_.pool_w * pixel);
         Index k = 0;
         if constexpr (sizeof(T) == sizeof(std::int32_t)) {
-          for (; pool_.area() <= 4 && k + kLanes<T> <= pool_.K; k += kLanes<T>)
+          const Index whole = pool_.area() <= 4 ? pool_.K / kLanes<T> * kLanes<T> : 0;
+          for (; k < whole; k += kLanes<T>)
             append(dy + k, argmax + k, place_offsets, corner, lists.entries + k * room, room, lists.counts + k);
         }
         for (; k < pool_.K; ++k) {
@@ -124,6 +125,7 @@ class PoolSparseWgrad {
   static void append(const T* dy, const std::uint8_t* argmax, const std::int32_t* offsets, std::int32_t corner,
                      Nonzero* lists, Index room, std::int32_t* counts) {
     constexpr int kAll = kLanes<T>;
+    static_assert(sizeof(Nonzero) == sizeof(std::uint64_t));
     const auto places = widen_bytes<T>(argmax);
     T four[4];
     std::memcpy(four, offsets, sizeof(four));

@@ -10,18 +10,15 @@ struct Segment {
   Index offset, length;
 };
 
-// How many rows (pixels, or channels in wgrad) a tile of NV vectors has. AVX-512 has 32 registers, the others here
-// 16; each needs NV + 1 besides the accumulators, and each row needs a pointer of 15.
-template <int NV>
-inline constexpr int kTileRows = NV == 1 || (STAPES_VECTOR_BYTES == 64 && NV < 4) ? 8 : 6;
-
-inline constexpr int kMaxTileRows = 8;
-inline constexpr int kWholeTiles = 24;  // rows that are whole tiles of any width
-
-inline constexpr int tile_rows(std::int64_t vectors) {
-  return vectors == 1 ? kTileRows<1> : vectors == 2 ? kTileRows<2> : vectors == 3 ? kTileRows<3> : kTileRows<4>;
-}
 inline constexpr int kMaxTileVectors = STAPES_VECTOR_BYTES == 64 ? 4 : 2;
+
+// How many rows (pixels, or channels in wgrad) a tile of so many vectors has. AVX-512 has 32 registers, the others here
+// 16; each needs NV + 1 besides the accumulators, and each row needs a pointer of 15.
+constexpr int tile_rows(int vectors) {
+  return vectors == 1 || (STAPES_VECTOR_BYTES == 64 && vectors < kMaxTileVectors) ? 8 : 6;
+}
+template <int NV>
+inline constexpr int kTileRows = tile_rows(NV);
 
 template <class T, int MR, int NV>
 struct Tile {

@@ -1,7 +1,7 @@
 // 3x3 convolutions with stride 1 by Winograd's F(2x2, 3x3): 16 products for a tile of 2 x 2 outputs instead of 36
 //   y = A' [(G w G') * (B' x B)] A
 // x (N,H,W,C) with C whole vectors, w (K,3,3,C); any padding.
-// Work: for a band of outputs (band.hpp), tiles by kTiles at a time: their 4 x 4 patches are transformed, each of the
+// Work: for a band of outputs (band.hpp), some tiles at a time: their 4 x 4 patches are transformed, each of the
 // 16 places is a matrix product over C (tile.hpp), and an epilogue gets the 2 x 2 outputs of each tile and vector of k
 // in registers. Weights are transformed and packed once, as panels (place, block of k, C, block).
 // Numerics: sums in T; the error is about twice that of the direct sum. A number that is not finite spreads over its
@@ -127,7 +127,7 @@ class Winograd {
   }
 
   Index whole_tiles(Index most) const {
-    const Index rows = tile_rows(ceil_div(blocks_.vectors, blocks_.count));
+    const Index rows = blocks_.rows();
     return clamp(most, rows, kMostTiles) / rows * rows;
   }
 
@@ -156,7 +156,9 @@ class Winograd {
   // (t, c, k) of the weights to a vector of k from the k-th on; zeros for k that are not there.
   void gather_weights(const WinogradWeights<T>& w, Index k, T* to) const {
     const Index C = grid_.C, there = clamp(K_ - k, 0, kLanes<T>);
-    for (Index i = 0; there < kLanes<T> && i < 9 * C * kLanes<T>; ++i) to[i] = T(0);
+    if (there < kLanes<T>) {
+      for (Index i = 0; i < 9 * C * kLanes<T>; ++i) to[i] = T(0);
+    }
     for (Index t = 0; t < 9; ++t, to += C * kLanes<T>) {
       const T* from = w.first + k * w.k_step + t * w.t_step;
       if (w.k_step == 1) {
