@@ -199,9 +199,11 @@ def check_variants(build_dir: Path) -> None:
     shared = []
     for folder in sorted(build_dir.glob("CMakeFiles/stapes_cpu_*.dir")):
         isa = folder.stem.removeprefix("stapes_cpu_")
+        # Names with generic lambdas in them stay mangled.
+        inside = (f"stapes::cpu::{isa}::", f"6stapes3cpu{len(isa)}{isa}")
         for line in _output("nm", "-C", "--defined-only", *map(str, folder.rglob("*.o"))):
             _, kind, name = [*line.split(" ", 2), "", ""][:3]
-            if kind in ("T", "W", "i") and f"stapes::cpu::{isa}::" not in name:
+            if kind in ("T", "W", "i") and not any(part in name for part in inside):
                 shared.append(f"{isa}: {name}")
     if shared:
         raise SystemExit("functions outside their variant's namespace:\n" + "\n".join(shared))

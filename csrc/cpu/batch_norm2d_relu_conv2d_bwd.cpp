@@ -220,7 +220,7 @@ void bwd_of(const std::vector<BatchNorm2dReluConv2dBwdArgs>& blocks) {
   const Turns<T> dz(blocks);
   Pending<T> left[2];
   for (std::size_t i = blocks.size(); i-- > 0;) Backward<T>(blocks[i], dz[i]).run(left[(i + 1) % 2], left[i % 2]);
-  left[0]->complete();
+  left[0]->complete();  // NOLINT(bugprone-unchecked-optional-access): a chain has a block, which leaves its gradient
 }
 
 void chain_bwd(const NormConvChainBwdArgs& a) {

@@ -1,6 +1,8 @@
 // db[k] = sum over rows of dy (rows, K), a row being a pixel (or a sample: linear)
 // Work: chunks of a fixed number of rows in parallel. Numerics: each chunk is summed in T, the chunks in double, in
 // their order. Overwrites.
+#include <type_traits>
+
 #include "core/dispatch.hpp"
 #include "cpu/lanes.hpp"
 #include "cpu/parallel.hpp"
@@ -15,11 +17,12 @@ inline constexpr std::int64_t kRows = 256;
 // V, `kCount` of them side by side: as many sums in registers.
 template <class V, int kCount, class T>
 void add_columns(const T* dy, std::int64_t rows, std::int64_t K, T* sums) {
-  constexpr std::int64_t kStep = sizeof(V) / sizeof(T);
+  constexpr std::int64_t kStep = std::is_same_v<V, T> ? 1 : kLanes<T>;
   V sum[kCount]{};
-  for (std::int64_t row = 0; row < rows; ++row, dy += K)
+  for (std::int64_t row = 0; row < rows; ++row, dy += K) {
 #pragma GCC unroll 4
     for (int v = 0; v < kCount; ++v) sum[v] += load_as<V>(dy + v * kStep);
+  }
 #pragma GCC unroll 4
   for (int v = 0; v < kCount; ++v) store_as(sums + v * kStep, sum[v]);
 }

@@ -103,7 +103,8 @@ class PixelWalk {
   void step(Index pixels) {
     x_ += pixels * x_step_;
     y_ += pixels * y_step_;
-    if ((col_ += pixels) == cols_) {
+    col_ += pixels;
+    if (col_ == cols_) {
       col_ = 0;
       x_ += x_row_;
       y_ += y_row_;
