@@ -23,12 +23,12 @@ inline Conv2dShape covered(Conv2dShape s, const PoolGrid& pool) {
   return s;
 }
 
-// A run of numbers in vectors of which 8 to kMostSums are summed at a time: enough to hide the latency of FMA, and all
-// that the registers hold. A short run has `kChains` sums for each vector.
+// A run of numbers in vectors, or several runs, of which 8 to kMostSums are summed at a time: enough to hide the latency
+// of FMA, and all that the registers hold. Short ones have `kChains` sums for each vector.
 inline constexpr int kMostSums = STAPES_VECTOR_BYTES == 64 ? 24 : 12;
 inline constexpr int kMostRunVectors = 12;
-template <int NV>
-inline constexpr int kChains = kMostSums / NV > 4 ? 4 : kMostSums / NV;
+template <int Vectors>
+inline constexpr int kChains = kMostSums / Vectors > 4 ? 4 : kMostSums / Vectors;
 
 // Runs are cut into pieces of nearly equal numbers of vectors.
 template <class T>
@@ -48,23 +48,28 @@ template <int NV = kMostRunVectors, class F>
   f.template operator()<NV>();
 }
 
-// acc[chain][v] += g * p[v]
-template <class T, int NV>
+// acc[chain][run][v] += g * runs[run][offset + v]
+template <class T, int NV, int Runs = 1>
 struct RunSums {
-  Vec<T> acc[kChains<NV>][NV] = {};
+  static constexpr int kChainsEach = kChains<NV * Runs>;
+  Vec<T> acc[kChainsEach][Runs][NV] = {};
 
-  [[gnu::always_inline]] void add(int chain, T g, const T* p) {
+  [[gnu::always_inline]] void add(int chain, T g, const T* const* runs, Index offset) {
     const Vec<T> factor = splat(g);
+#pragma GCC unroll 3
+    for (int run = 0; run < Runs; ++run)
 #pragma GCC unroll 12
-    for (int v = 0; v < NV; ++v) acc[chain][v] += factor * load(p + v * kLanes<T>);
+      for (int v = 0; v < NV; ++v) acc[chain][run][v] += factor * load(runs[run] + offset + v * kLanes<T>);
   }
 
   // Of all chains, in order.
   [[gnu::always_inline]] void join() {
 #pragma GCC unroll 4
-    for (int chain = 1; chain < kChains<NV>; ++chain)
+    for (int chain = 1; chain < kChainsEach; ++chain)
+#pragma GCC unroll 3
+      for (int run = 0; run < Runs; ++run)
 #pragma GCC unroll 12
-      for (int v = 0; v < NV; ++v) acc[0][v] += acc[chain][v];
+        for (int v = 0; v < NV; ++v) acc[0][run][v] += acc[chain][run][v];
   }
 };
 

@@ -144,7 +144,7 @@ class PoolSparseDgrad {
     if (bits == 0) return;
     RunSums<T, NV> sums;
 #pragma GCC unroll 12
-    for (int v = 0; v < NV; ++v) sums.acc[0][v] = load(to + v * kLanes<T>);
+    for (int v = 0; v < NV; ++v) sums.acc[0][0][v] = load(to + v * kLanes<T>);
     if constexpr (kChains<NV> > 1) {
       for (int i = std::popcount(bits); i >= kChains<NV>; i -= kChains<NV>)
 #pragma GCC unroll 4
@@ -153,7 +153,7 @@ class PoolSparseDgrad {
     while (bits != 0) add_lowest(sums, 0, dy, bits, panel);
     sums.join();
 #pragma GCC unroll 12
-    for (int v = 0; v < NV; ++v) store(to + v * kLanes<T>, sums.acc[0][v]);
+    for (int v = 0; v < NV; ++v) store(to + v * kLanes<T>, sums.acc[0][0][v]);
   }
 
   template <int NV>
@@ -161,7 +161,7 @@ class PoolSparseDgrad {
                                                 const T* panel) {
     const int k = std::countr_zero(bits);
     bits &= bits - 1;
-    sums.add(chain, dy[k], panel + k * NV * kLanes<T>);
+    sums.add(chain, dy[k], &panel, k * NV * kLanes<T>);
   }
 
   // The part of a band's row that lies in the image; columns that no window reads have no gradient.

@@ -56,9 +56,11 @@ class PoolSparseWgrad {
   }
 
  private:
-  static constexpr Index kPatch = 6 * 1024;                      // elements: of x, in L1
+  static constexpr Index kPatch = 10 * 1024;                     // elements: of x, in L1
   static constexpr Index kMostPartialElements = Index{1} << 21;  // of all chunks together
   static constexpr Index kPlaces = 256;
+  template <int NV>
+  static constexpr int kRunsTogether = clamp(kMostSums / NV, 1, 3);
 
   struct Nonzero {
     T g;
@@ -76,19 +78,15 @@ class PoolSparseWgrad {
   void add_band(const Band& band, T* scratch, const Lists& lists, T* dw, T* db) const {
     const T* patch = bands_.gather(conv_.input, band, scratch);
     make_lists(band, lists, db);
-    Index from = 0;
-    for (const Segment* s = segments_.begin(); s != segments_.begin() + segments_.count(); from += s->length, ++s) {
-      const RunPieces<T> pieces(s->length);
-      for (Index i = 0; i < pieces.count; ++i) {
-        const Range piece = pieces.piece(i);
-        const Index begin = piece.begin * kLanes<T>;
-        with_run(piece.end - piece.begin, [&]<int NV>() {
-          for (Index k = 0; k < pool_.K; ++k) {
-            add_list<NV>(patch + s->offset + begin, lists.entries + k * capacity(), lists.counts[k],
-                         dw + k * conv_.depth() + from + begin, s->length - begin);
-          }
-        });
-      }
+    const RunPieces<T> pieces(segments_.begin()->length);
+    for (Index i = 0; i < pieces.count; ++i) {
+      const Range piece = pieces.piece(i);
+      with_run(piece.end - piece.begin, [&]<int NV>() {
+        constexpr int kRuns = kRunsTogether<NV>;
+        Index s = 0;
+        for (; s + kRuns <= segments_.count(); s += kRuns) add_lists<NV, kRuns>(patch, piece.begin, s, lists, dw);
+        for (; s < segments_.count(); ++s) add_lists<NV, 1>(patch, piece.begin, s, lists, dw);
+      });
     }
   }
 
@@ -155,25 +153,41 @@ class PoolSparseWgrad {
     for (; k < pool_.K; ++k) db[k] += argmax[k] == kDead ? T(0) : dy[k];
   }
 
-  template <int NV>
-  [[gnu::noinline]] static void add_list(const T* x, const Nonzero* list, Index count, T* to, Index width) {
-    RunSums<T, NV> sums;
-    Index i = 0;
-    for (; i + kChains<NV> <= count; i += kChains<NV>)
-#pragma GCC unroll 4
-      for (int chain = 0; chain < kChains<NV>; ++chain) sums.add(chain, list[i + chain].g, x + list[i + chain].offset);
-    for (; i < count; ++i) sums.add(0, list[i].g, x + list[i].offset);
-    sums.join();
-#pragma GCC unroll 12
-    for (int v = 0; v < NV; ++v) {
-      T* at = to + v * kLanes<T>;
-      const Index left = width - v * kLanes<T>;
-      if (left >= kLanes<T>) {
-        store(at, load(at) + sums.acc[0][v]);
-      } else {
-        for (int l = 0; l < static_cast<int>(left); ++l) at[l] += sums.acc[0][v][l];
-      }
+  // To the gradient of the runs from the s-th segment on, in each its vectors from `begin` on.
+  template <int NV, int Runs>
+  [[gnu::noinline]] void add_lists(const T* patch, Index begin, Index s, const Lists& lists, T* dw) const {
+    const Index length = segments_.begin()->length, at = begin * kLanes<T>;
+    const T* runs[Runs];
+    for (int run = 0; run < Runs; ++run) runs[run] = patch + segments_.begin()[s + run].offset + at;
+    for (Index k = 0; k < pool_.K; ++k) {
+      add_list<NV, Runs>(runs, lists.entries + k * capacity(), lists.counts[k],
+                         dw + k * conv_.depth() + s * length + at, length, length - at);
     }
+  }
+
+  template <int NV, int Runs>
+  [[gnu::always_inline]] static void add_list(const T* const* runs, const Nonzero* list, Index count, T* to,
+                                              Index length, Index width) {
+    RunSums<T, NV, Runs> sums;
+    constexpr int kTogether = RunSums<T, NV, Runs>::kChainsEach;
+    Index i = 0;
+    for (; i + kTogether <= count; i += kTogether)
+#pragma GCC unroll 4
+      for (int chain = 0; chain < kTogether; ++chain) sums.add(chain, list[i + chain].g, runs, list[i + chain].offset);
+    for (; i < count; ++i) sums.add(0, list[i].g, runs, list[i].offset);
+    sums.join();
+    const Index last = width - (NV - 1) * kLanes<T>;
+#pragma GCC unroll 3
+    for (int run = 0; run < Runs; ++run)
+#pragma GCC unroll 12
+      for (int v = 0; v < NV; ++v) {
+        T* at = to + run * length + v * kLanes<T>;
+        if (v + 1 < NV || last >= kLanes<T>) {
+          store(at, load(at) + sums.acc[0][run][v]);
+        } else {
+          store_part(at, load_part(at, static_cast<int>(last)) + sums.acc[0][run][v], static_cast<int>(last));
+        }
+      }
   }
 
   void reduce(const T* partials, Index chunks, Index size, Index dw_size, T* dw, T* db) const {
