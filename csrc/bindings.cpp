@@ -94,6 +94,12 @@ PYBIND11_MODULE(STAPES_MODULE, m) {
   def_operator(m, "batch_norm2d_relu_max_pool2d_bwd", &ops::batch_norm2d_relu_max_pool2d_bwd, arg("dy"), arg("argmax"),
                arg("x"), arg("gamma"), arg("mean"), arg("rstd"), arg("pool"), arg("training"), arg("dx"), arg("dgamma"),
                arg("dbeta"));
+  def_operator(m, "batch_norm2d_relu_global_avg_pool2d_fwd", &ops::batch_norm2d_relu_global_avg_pool2d_fwd, arg("x"),
+               arg("gamma"), arg("beta"), arg("running_mean"), arg("running_var"), arg("training"), arg("momentum"),
+               arg("eps"), arg("y"), arg("norm"), arg("alive"));
+  def_operator(m, "batch_norm2d_relu_global_avg_pool2d_bwd", &ops::batch_norm2d_relu_global_avg_pool2d_bwd, arg("dy"),
+               arg("x"), arg("gamma"), arg("norm"), arg("alive"), arg("training"), arg("dx"), arg("dgamma"),
+               arg("dbeta"));
   def_operator(m, "batch_norm2d_relu_conv2d_fwd", &ops::batch_norm2d_relu_conv2d_fwd, arg("x"), arg("gamma"),
                arg("beta"), arg("running_mean"), arg("running_var"), arg("w"), arg("b").none(true), arg("training"),
                arg("momentum"), arg("eps"), arg("y"), arg("norm"), arg("stride"), arg("padding").none(true),

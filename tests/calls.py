@@ -74,6 +74,8 @@ GIVES_TUPLE = {
     "batch_norm2d_relu_conv2d_fwd",
     "batch_norm2d_relu_conv2d_bwd",
     *chains.FLAT,
+    "batch_norm2d_relu_global_avg_pool2d_fwd",
+    "batch_norm2d_relu_global_avg_pool2d_bwd",
     "batch_norm2d_relu_max_pool2d_fwd",
     "batch_norm2d_relu_max_pool2d_bwd",
     "conv2d_batch_norm2d_relu_max_pool2d_fwd",
@@ -209,6 +211,12 @@ def pooled_norm_calls(inputs, normal, options, note):
         name = f"{note}-pool" if pool > 1 else note
         yield Call("batch_norm2d_relu_max_pool2d_fwd", inputs, o, name)
         yield Call("batch_norm2d_relu_max_pool2d_bwd", args, o, name)
+    y, *kept = reference.batch_norm2d_relu_global_avg_pool2d_fwd(
+        x, gamma, beta, mean.copy(), var.copy(), **options
+    )
+    args = normal(*y.shape), x, gamma, *(a.astype(gamma.dtype) for a in kept)
+    yield Call("batch_norm2d_relu_global_avg_pool2d_fwd", inputs, options, note)
+    yield Call("batch_norm2d_relu_global_avg_pool2d_bwd", args, options, note)
 
 
 def norm_conv_calls(inputs, normal, exact, options, note):

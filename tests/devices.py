@@ -20,6 +20,7 @@ from numerics import bfloat16
 UPDATED = {
     "batch_norm2d_fwd": (3, 4),
     "batch_norm2d_relu_conv2d_fwd": (3, 4),
+    "batch_norm2d_relu_global_avg_pool2d_fwd": (3, 4),
     "batch_norm2d_relu_max_pool2d_fwd": (3, 4),
     "conv2d_batch_norm2d_relu_max_pool2d_fwd": (5, 6),
     "sgd_step": (0, 2),

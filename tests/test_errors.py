@@ -26,6 +26,9 @@ TRAINED, NORM_DY, POOLED = {"training": True}, f32(2, 4, 4, 4), u8(2, 4, 4, 4)
 FIRST = (B, B, f32(16), f32(16))
 FIRST_FWD = "conv2d_batch_norm2d_relu_max_pool2d_fwd"
 FIRST_BWD = "conv2d_batch_norm2d_relu_max_pool2d_bwd"
+MEAN_FWD = "batch_norm2d_relu_global_avg_pool2d_fwd"
+MEAN_BWD = "batch_norm2d_relu_global_avg_pool2d_bwd"
+MEAN_KEPT = f32(4), f32(4, 4), f32(2, 2, 4)
 LOGITS, IDS = f32(3, 5), np.array([0, 4, 2])
 TWO_FLAGS = np.zeros(2, np.int32)
 NAN_TARGET = np.full((3, 5), np.nan, np.float32)
@@ -130,6 +133,15 @@ CASES = [
     ("batch_norm2d_fwd", (X, *STATS), {"training": True, "momentum": 2.0}, V, ["momentum", "2"]),
     ("batch_norm2d_bwd", (f32(2, 8, 8, 5), X, *STATS[:3]), {}, V, ["dy", "(2,8,8,5)"]),
     ("batch_norm2d_bwd", (X, X.copy(), f32(4), f32(4), f32(3)), {}, V, ["rstd", "(3,)"]),
+    (MEAN_FWD, (f32(2, 4), *STATS), TRAINED, V, ["(2,4)"]),
+    (MEAN_FWD, (f32(2, 0, 3, 4), *STATS), {"training": False}, V, ["H", "0"]),
+    (MEAN_FWD, (X, f32(5), *STATS[1:]), TRAINED, V, ["gamma", "(5,)"]),
+    (MEAN_FWD, (X, *STATS), {**TRAINED, "out": (None, f32(3, 4), None)}, V, ["norm", "(3,4)"]),
+    (MEAN_FWD, (X, *STATS), {**TRAINED, "eps": -1.0}, V, ["eps", "-1"]),
+    (MEAN_BWD, (f32(2, 5), X, *MEAN_KEPT), {}, V, ["dy", "(2,5)"]),
+    (MEAN_BWD, (f32(2, 4), X, f32(4), f32(4), f32(2, 2, 4)), {}, V, ["norm", "(4,)"]),
+    (MEAN_BWD, (f32(2, 4), X, f32(4), f32(4, 4), f32(2, 4)), {}, V, ["alive", "(2,4)"]),
+    (MEAN_BWD, (f32(2, 4), X, f32(4), f32(4, 4), np.zeros((2, 2, 4))), {}, T, ["alive", "float64"]),
     ("batch_norm2d_relu_max_pool2d_fwd", (X, *STATS), {**TRAINED, "pool": 0}, V, ["pool", "0"]),
     ("batch_norm2d_relu_max_pool2d_fwd", (X, *STATS), {**TRAINED, "pool": 9}, V, ["8", "9"]),
     ("batch_norm2d_relu_max_pool2d_fwd", (f32(2, 4), *STATS), TRAINED, V, ["2"]),

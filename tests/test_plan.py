@@ -33,6 +33,7 @@ def test_what_is_fused():
     assert stages(conv(), norm, nn.ReLU(), conv()) == ["Conv2d", "NormalisedConvs"]
     assert stages(norm, nn.ReLU(), conv(), nn.ReLU()) == ["Normalised", "Rectified"]
     assert stages(norm, nn.ReLU(), conv(), nn.BatchNorm2d(4)) == ["NormalisedConvs", "BatchNorm2d"]
+    assert stages(norm, nn.ReLU(), nn.GlobalAvgPool2d(), conv()) == ["NormalisedMean", "Conv2d"]
     assert stages(norm, nn.ReLU(), nn.Conv1d(4, 4, 3)) == ["Normalised", "Conv1d"]
     assert stages(norm, nn.ReLU(), nn.MaxPool2d((1, 2))) == ["Normalised"]
     assert stages(norm, nn.ReLU(), nn.MaxPool2d(3, 2)) == ["Normalised", "MaxPool2d"]

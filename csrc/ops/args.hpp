@@ -224,6 +224,18 @@ struct NormConvChainBwdArgs {
   std::vector<BatchNorm2dReluConv2dBwdArgs> blocks;  // dy is null but in the last, dx but in the first
 };
 
+// batch_norm2d_relu_global_avg_pool2d: x is (N, pixels, C); y and dy are (N, C), kept (4, C), alive (2, N, C)
+struct BatchNorm2dReluGlobalAvgPool2dFwdArgs {
+  BatchNorm2dFwdArgs norm;  // mean and rstd are those in `kept`
+  void *kept, *alive;
+  std::int64_t N, pixels;
+};
+struct BatchNorm2dReluGlobalAvgPool2dBwdArgs {
+  BatchNorm2dBwdArgs norm;  // mean and rstd are those in `kept`
+  const void *kept, *alive;
+  std::int64_t N, pixels;
+};
+
 // conv2d_batch_norm2d_relu_max_pool2d
 struct Conv2dBatchNorm2dReluMaxPool2dFwdArgs {
   Conv2dFwdArgs conv;       // y is null

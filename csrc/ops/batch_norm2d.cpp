@@ -23,6 +23,14 @@ void check_statistics(const Check& check, const Tensor& x, const Tensor& mean, c
   per_channel("rstd", rstd);
 }
 
+void check_kept(const Check& check, const Tensor& x, const Tensor& kept) {
+  check.wide("norm", kept, x, {4, x.shape[3]});
+}
+
+void* kept_row(const Tensor& kept, std::int64_t row) {
+  return static_cast<char*>(kept.data) + row * kept.shape[1] * static_cast<std::int64_t>(size_of(kept.dtype));
+}
+
 Shape pooled_shape(const PooledMap& m) { return {m.N, m.H / m.pool_h, m.W / m.pool_w, m.C}; }
 
 void check_batch_norm_fwd(const Check& check, const Tensor& x, const Tensor& gamma, const Tensor& beta,

@@ -29,6 +29,9 @@ struct ChannelCheck {
 
 // Mean and rstd.
 void check_statistics(const Check& check, const Tensor& x, const Tensor& mean, const Tensor& rstd);
+// kept: (4, C), which are mean, scale, shift and rstd.
+void check_kept(const Check& check, const Tensor& x, const Tensor& kept);
+void* kept_row(const Tensor& kept, std::int64_t row);
 PooledMap pooled_map(const char* op, const Shape& x, Pair pool);
 Shape pooled_shape(const PooledMap& m);
 

@@ -10,15 +10,6 @@ namespace {
 
 constexpr std::size_t kOutput = 9;  // y, in NormConvFwd
 
-// kept: (4, C), which are mean, scale, shift and rstd.
-void check_kept(const Check& check, const Tensor& x, const Tensor& kept) {
-  check.wide("norm", kept, x, {4, x.shape[3]});
-}
-
-void* row_of(const Tensor& kept, std::int64_t row) {
-  return static_cast<char*>(kept.data) + row * kept.shape[1] * static_cast<std::int64_t>(size_of(kept.dtype));
-}
-
 BatchNorm2dReluConv2dFwdArgs checked_fwd(const char* op, const Check& check, const Tensor& x, const NormConvFwd& block,
                                          Precision precision) {
   const auto& [gamma, beta, running_mean, running_var, w, b, training, momentum, eps, y, norm, window] = block;
@@ -31,8 +22,8 @@ BatchNorm2dReluConv2dFwdArgs checked_fwd(const char* op, const Check& check, con
   if (b) check.wide("b", *b, x, {s.K});
   check.matches("y", y, x, {s.N, s.window.P, s.window.Q, s.K});
   const BatchNorm2dFwdArgs norm_args{
-      x.data,          gamma.data, beta.data,  running_mean.data, running_var.data, nullptr, row_of(norm, 0),
-      row_of(norm, 3), rows_of(x), x.shape[3], training,          momentum,         eps,     x.dtype};
+      x.data,          gamma.data, beta.data,  running_mean.data, running_var.data, nullptr, kept_row(norm, 0),
+      kept_row(norm, 3), rows_of(x), x.shape[3], training,          momentum,         eps,     x.dtype};
   const Conv2dFwdArgs conv{nullptr, w.data, b ? b->data : nullptr, y.data, s, false, x.dtype, precision};
   return {norm_args, norm.data, conv};
 }
@@ -52,7 +43,7 @@ BatchNorm2dReluConv2dBwdArgs checked_bwd(const char* op, const Check& check, con
   check.wide("dw", dw, x, w.shape);
   if (db) check.wide("db", *db, x, {s.K});
   void* to = dx == nullptr ? nullptr : dx->data;
-  const BatchNorm2dBwdArgs norm_args{nullptr,     x.data,     gamma.data, row_of(norm, 0), row_of(norm, 3), to,
+  const BatchNorm2dBwdArgs norm_args{nullptr,     x.data,     gamma.data, kept_row(norm, 0), kept_row(norm, 3), to,
                                      dgamma.data, dbeta.data, rows_of(x), x.shape[3],      training,        x.dtype};
   const Conv2dDgradArgs conv{dy.data, w.data, nullptr, to, s, x.dtype, precision};
   return {norm_args, norm.data, conv, dw.data, db ? db->data : nullptr};

@@ -65,6 +65,13 @@ void batch_norm2d_relu_max_pool2d_fwd(const Tensor& x, const Tensor& gamma, cons
 void batch_norm2d_relu_max_pool2d_bwd(const Tensor& dy, const Tensor& argmax, const Tensor& x, const Tensor& gamma,
                                       const Tensor& mean, const Tensor& rstd, Pair pool, bool training,
                                       const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta);
+void batch_norm2d_relu_global_avg_pool2d_fwd(const Tensor& x, const Tensor& gamma, const Tensor& beta,
+                                             const Tensor& running_mean, const Tensor& running_var, bool training,
+                                             double momentum, double eps, const Tensor& y, const Tensor& norm,
+                                             const Tensor& alive);
+void batch_norm2d_relu_global_avg_pool2d_bwd(const Tensor& dy, const Tensor& x, const Tensor& gamma, const Tensor& norm,
+                                             const Tensor& alive, bool training, const Tensor& dx, const Tensor& dgamma,
+                                             const Tensor& dbeta);
 void batch_norm2d_relu_conv2d_fwd(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,
                                   const Tensor& running_var, const Tensor& w, const OptionalTensor& b, bool training,
                                   double momentum, double eps, const Tensor& y, const Tensor& norm, Pair stride,

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from reference.conv import conv2d_bgrad, conv2d_dgrad, conv2d_fwd, conv2d_wgrad
-from reference.pool import max_pool2d_bwd, max_pool2d_fwd
+from reference.pool import (
+    global_avg_pool2d_bwd,
+    global_avg_pool2d_fwd,
+    max_pool2d_bwd,
+    max_pool2d_fwd,
+)
 
 OVER = (0, 1, 2)
 
@@ -50,6 +55,28 @@ def batch_norm2d_relu_max_pool2d_fwd(
 
 def batch_norm2d_relu_max_pool2d_bwd(dy, argmax, x, gamma, mean, rstd, *, pool=2, training=True):
     dz = max_pool2d_bwd(dy, argmax, x.shape, pool)
+    return batch_norm2d_bwd(dz, x, gamma, mean, rstd, training=training)
+
+
+def batch_norm2d_relu_global_avg_pool2d_fwd(
+    x, gamma, beta, running_mean, running_var, *, training, momentum=0.1, eps=1e-5
+):
+    """alive: the share of pixels that pass, and the mean of x - mean over them; NaN passes."""
+    z, mean, rstd = batch_norm2d_fwd(
+        x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps
+    )
+    alive = ~(z <= 0)
+    share = alive.mean(axis=(1, 2))
+    distance = np.where(alive, np.float64(x) - mean, 0.0).mean(axis=(1, 2))
+    distance = np.divide(distance, share, out=np.zeros_like(share), where=share > 0)
+    norm = np.stack([mean, rstd * gamma, np.float64(beta), rstd])
+    return global_avg_pool2d_fwd(relu(z)), norm, np.stack([share, distance])
+
+
+def batch_norm2d_relu_global_avg_pool2d_bwd(dy, x, gamma, norm, alive, *, training=True):
+    mean, scale, shift, rstd = np.float64(norm)
+    z = (np.float64(x) - mean) * scale + shift
+    dz = np.where(z <= 0, 0.0, global_avg_pool2d_bwd(dy, x.shape))
     return batch_norm2d_bwd(dz, x, gamma, mean, rstd, training=training)
 
 

@@ -26,6 +26,8 @@ from stapes.ops.loss_scale import find_inf, update_scale
 from stapes.ops.norm import (
     batch_norm2d_bwd,
     batch_norm2d_fwd,
+    batch_norm2d_relu_global_avg_pool2d_bwd,
+    batch_norm2d_relu_global_avg_pool2d_fwd,
     batch_norm2d_relu_max_pool2d_bwd,
     batch_norm2d_relu_max_pool2d_fwd,
 )
@@ -63,6 +65,8 @@ __all__ = [
     "batch_norm2d_relu_conv2d_chain_bwd",
     "batch_norm2d_relu_conv2d_chain_fwd",
     "batch_norm2d_relu_conv2d_fwd",
+    "batch_norm2d_relu_global_avg_pool2d_bwd",
+    "batch_norm2d_relu_global_avg_pool2d_fwd",
     "batch_norm2d_relu_max_pool2d_bwd",
     "batch_norm2d_relu_max_pool2d_fwd",
     "cast",

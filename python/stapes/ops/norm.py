@@ -224,6 +224,102 @@ def batch_norm2d_relu_max_pool2d_bwd(
     return dx, dgamma, dbeta
 
 
+def batch_norm2d_relu_global_avg_pool2d_fwd(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    out: tuple[Array | None, ...] | None = None,
+) -> tuple[Array, Array, Array]:
+    """Normalise, apply ReLU and take the mean over each image; the full-size map is never written.
+
+    Parameters
+    ----------
+    x, gamma, beta, running_mean, running_var, training, momentum, eps
+        As in `batch_norm2d_fwd`.
+    out : tuple of array, optional
+        ``(y, norm, alive)``, overwritten and returned; None entries are allocated.
+
+    Returns
+    -------
+    y : array
+        (N, C), dtype of ``x``.
+    norm : array
+        (4, C), dtype of ``gamma``: ``mean``, ``scale``, ``shift`` and ``rstd``, with which
+        ``z = (x - mean) * scale + shift`` is what ReLU gets.
+    alive : array
+        (2, N, C), dtype of ``gamma``: the share of an image's pixels that ReLU lets through (``z``
+        above 0, or NaN), and the mean of ``x - mean`` over these, 0 where there are none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `batch_norm2d_fwd`, or if an image has no pixels.
+    """
+    op = "batch_norm2d_relu_global_avg_pool2d_fwd"
+    x, training = as_input(op, "x", x), flag(op, "training", training)
+    channels = _channels(op, gamma, beta, running_mean, running_var, training)
+    y, norm, alive = outputs(op, out, 3)
+    pooled, dtype = _core.global_pool2d_shape(op, x.shape), wide_dtype(x)
+    y = output(op, "out[0] (y)", y, x, pooled)
+    norm = output(op, "out[1] (norm)", norm, x, (4, pooled[1]), dtype)
+    alive = output(op, "out[2] (alive)", alive, x, (2, *pooled), dtype)
+    settings = training, number(op, "momentum", momentum), number(op, "eps", eps)
+    _core.batch_norm2d_relu_global_avg_pool2d_fwd(x, *channels, *settings, y, norm, alive)
+    return y, norm, alive
+
+
+def batch_norm2d_relu_global_avg_pool2d_bwd(
+    dy: Array,
+    x: Array,
+    gamma: Array,
+    norm: Array,
+    alive: Array,
+    *,
+    training: bool = True,
+    out: tuple[Array | None, ...] | None = None,
+) -> tuple[Array, Array, Array]:
+    """Compute the gradients of `batch_norm2d_relu_global_avg_pool2d_fwd` in one pass over ``x``.
+
+    Parameters
+    ----------
+    dy : array
+        The gradient by the output, (N, C).
+    x, gamma, training
+        As in `batch_norm2d_bwd`.
+    norm, alive : array
+        What the forward returned.
+    out : tuple of array, optional
+        ``(dx, dgamma, dbeta)``, overwritten and returned; None entries are allocated.
+
+    Returns
+    -------
+    dx : array
+        Shape and dtype of ``x``.
+    dgamma, dbeta : array
+        (C,), dtype of ``gamma``; 0 for an empty batch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `batch_norm2d_bwd`, and as the forward.
+    """
+    op = "batch_norm2d_relu_global_avg_pool2d_bwd"
+    dy, x, gamma = as_input(op, "dy", dy), as_input(op, "x", x), as_input(op, "gamma", gamma)
+    norm, alive = as_input(op, "norm", norm), as_input(op, "alive", alive)
+    training = flag(op, "training", training)
+    dx, dgamma, dbeta = _gradients(op, x, out)
+    _core.batch_norm2d_relu_global_avg_pool2d_bwd(
+        dy, x, gamma, norm, alive, training, dx, dgamma, dbeta
+    )
+    return dx, dgamma, dbeta
+
+
 def _channels(
     op: str, gamma: Array, beta: Array, running_mean: Array, running_var: Array, training: bool
 ) -> tuple[Array, Array, Array, Array]:

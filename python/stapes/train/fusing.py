@@ -10,9 +10,15 @@ from stapes.nn.conv import Conv2d
 from stapes.nn.layer import Layer
 from stapes.nn.linear import Linear
 from stapes.nn.norm import BatchNorm2d
-from stapes.nn.pool import MaxPool2d
+from stapes.nn.pool import GlobalAvgPool2d, MaxPool2d
 from stapes.ops._args import padding, pair
-from stapes.train.norm_stages import FirstBlock, Folded, Normalised, NormalisedConvs
+from stapes.train.norm_stages import (
+    FirstBlock,
+    Folded,
+    Normalised,
+    NormalisedConvs,
+    NormalisedMean,
+)
 from stapes.train.stages import Rectified, RectifiedPooled
 
 _LARGEST_WINDOW = 255
@@ -62,6 +68,8 @@ def _rectified(run: Sequence[Layer], *, inference: bool) -> tuple[Layer, int]:
     if type(head) is BatchNorm2d:
         if len(run) > 2 and _pools_apart(run[2]):
             return Normalised(head, run[2]), 3  # type: ignore[arg-type]
+        if len(run) > 2 and type(run[2]) is GlobalAvgPool2d:
+            return NormalisedMean(head), 3
         if len(run) > 2 and _convolves(run[2:], inference=inference):
             return NormalisedConvs((head, run[2])), 3  # type: ignore[arg-type]
         return Normalised(head), 2

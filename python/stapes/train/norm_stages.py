@@ -53,6 +53,40 @@ class Normalised(Fused):
         return self._put("dx", dx) if need_dx else None
 
 
+class NormalisedMean(Fused):
+    """BatchNorm2d + ReLU + GlobalAvgPool2d: no map is written, nor a gradient but that of the first.
+    """
+
+    layer: BatchNorm2d
+
+    def forward(self, x: Array) -> Array:
+        x = self._start(x)
+        norm = self.layer
+        y, *kept = self._run(
+            "y",
+            ops.batch_norm2d_relu_global_avg_pool2d_fwd,
+            x,
+            norm.weight._data,
+            norm.bias._data,
+            norm.running_mean,
+            norm.running_var,
+            training=self.training,
+            momentum=norm.momentum,
+            eps=norm.eps,
+        )
+        self._keep(x, *kept)
+        return y
+
+    def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        x, *kept = self._kept()
+        weight, bias = self.layer.weight, self.layer.bias
+        out = (self._slot("dx"), weight.gradient(), bias.gradient())
+        dx, _, _ = ops.batch_norm2d_relu_global_avg_pool2d_bwd(
+            dy, x, weight._data, *kept, out=out
+        )
+        return self._put("dx", dx) if need_dx else None
+
+
 class NormalisedConvs(Fused):
     """BatchNorm2d + ReLU + Conv2d, once or several times.
 
