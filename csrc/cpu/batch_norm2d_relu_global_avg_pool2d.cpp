@@ -5,8 +5,7 @@
 //   bwd: batch_norm2d's, with the gradient of z: dy[n,c] / (H * W) where z > 0 (or NaN), else 0
 // Layout NHWC. z is never written, nor its gradient: y follows from `alive`, and so do the sums that the backward needs
 // before it can make dx, in one pass.
-// Work: pieces of kPixels pixels of an image in parallel, the sums of which are added in their order. The backward goes
-// through x from its end: what the forward of what follows read last may still be in the cache.
+// Work: pieces of kPixels pixels of an image in parallel, the sums of which are added in their order.
 // Numerics: statistics as batch_norm2d. Sums of a piece in T, those of pieces in double. Both overwrite.
 // Source: S. Ioffe, C. Szegedy, "Batch Normalization", 2015.
 #include "core/dispatch.hpp"
@@ -133,9 +132,7 @@ void bwd_of(const BatchNorm2dReluGlobalAvgPool2dBwdArgs& a) {
   const ImagePieces pieces{a.N, a.pixels};
   const NormRelu<T> norm = normalisation_of<T>(a.kept, C);
   T* dx = static_cast<T*>(a.norm.dx);
-  const Index count = pieces.count();
-  parallel_for(count, [&](Index task) {
-    const Index i = count - 1 - task;
+  parallel_for(pieces.count(), [&](Index i) {
     const T* of_image = dy + pieces.image(i) * C;
     const T divisor = static_cast<T>(a.pixels);
     a.norm.training ? make_dx<true>(x, pieces[i], C, norm, g, of_image, divisor, dx)
