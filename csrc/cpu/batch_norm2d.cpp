@@ -5,8 +5,7 @@
 //   bwd: dbeta = sum dy, dgamma = rstd * sum dy (x - mean)
 //        in training dx = gamma * rstd * (dy - dbeta / M - (x - mean) * rstd * dgamma / M), else gamma * rstd * dy
 // Layout: (M, C), channels innermost.
-// Work: chunks of rows (RowChunks), fixed by the shape; every chunk's result per channel, merged in their order. The
-// second pass goes backwards: the rows that the first one read last may still be in the cache.
+// Work: chunks of rows (RowChunks), fixed by the shape; every chunk's result per channel, merged in their order.
 // Numerics: statistics (batch_norm2d.hpp) and sums in double. Both overwrite.
 // Source: S. Ioffe, C. Szegedy, "Batch Normalization", 2015.
 #include "cpu/batch_norm2d.hpp"
@@ -36,7 +35,7 @@ void fwd_of(const BatchNorm2dFwdArgs& a) {
   const T* x = static_cast<const T*>(a.x);
   T* y = static_cast<T*>(a.y);
   parallel_for(chunks.tasks(), [&](Index i) {
-    chunks.run(chunks.tasks() - 1 - i, [&](Index first, Index rows, Index cols) {
+    chunks.run(i, [&](Index first, Index rows, Index cols) {
       normalise(x + first, y + first, rows, cols, n.center, n.scale, n.shift);
     });
   });
@@ -131,7 +130,7 @@ void bwd_of(const BatchNorm2dBwdArgs& args) {
 
   for (T* p : {g.scale, g.slope, g.shift}) chunks.repeat(p);
   parallel_for(chunks.tasks(), [&](Index i) {
-    chunks.run(chunks.tasks() - 1 - i, [&](Index first, Index n, Index cols) {
+    chunks.run(i, [&](Index first, Index n, Index cols) {
       if (args.training) {
         input_gradient(dy + first, x + first, dx + first, n, cols, g.mean, g.scale, g.slope, g.shift);
       } else {

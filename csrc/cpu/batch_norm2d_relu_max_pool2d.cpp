@@ -4,8 +4,7 @@
 //   bwd: batch_norm2d's, with the gradient of z: dy at the place that argmax names, else 0
 // Layout NHWC; argmax, y and dy (N, H / pool_h, W / pool_w, C). z is never written, nor its gradient.
 // Work: bands, of one row of windows or what is left below them; where a window is one pixel, of some pixels. The sums
-// of the backward are those of pieces of the bands, fixed by the shape, merged in their order. Second passes go
-// backwards: what the first one read last may still be in the cache.
+// of the backward are those of pieces of the bands, fixed by the shape, merged in their order.
 // Numerics: statistics as batch_norm2d. Sums of 16 windows in T, these in double. Both overwrite.
 // Source: S. Ioffe, C. Szegedy, "Batch Normalization", 2015.
 #include "core/dispatch.hpp"
@@ -111,7 +110,7 @@ void fwd_of(const BatchNorm2dReluMaxPool2dFwdArgs& a) {
   with_window(a.map, [&](auto window) {
     parallel_ranges(count, rows_per_task(strips.elements()), [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) {
-        forward_strip(strips[count - 1 - i], window, strips.row(), a.map.C, static_cast<const T*>(a.norm.x), n,
+        forward_strip(strips[i], window, strips.row(), a.map.C, static_cast<const T*>(a.norm.x), n,
                       static_cast<T*>(a.norm.y), a.argmax);
       }
     });
@@ -240,7 +239,7 @@ void bwd_of(const BatchNorm2dReluMaxPool2dBwdArgs& a) {
   with_window(a.map, [&](auto window) {
     parallel_ranges(count, rows_per_task(strips.elements()), [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) {
-        const Strip strip = strips[count - 1 - i];
+        const Strip strip = strips[i];
         if (a.norm.training) {
           backward_strip<true>(strip, window, strips.row(), C, dy, a.argmax, x, g, dx);
         } else {

@@ -94,11 +94,11 @@ class PendingGradient {
     return {Prefetch(dz_ + first * C_, count * C_, calls), Prefetch(x_ + first * C_, count * C_, calls)};
   }
 
-  // Puts dx where dz was. Backwards: what came last may still be in the cache.
+  // Puts dx where dz was.
   const T* complete() const {
     const Index pieces = ceil_div(pixels_ * C_, kGrain);
     parallel_for(pieces, [&](Index i) {
-      const Range piece = part(pixels_, pieces, pieces - 1 - i);
+      const Range piece = part(pixels_, pieces, i);
       take(piece.begin, piece.end - piece.begin, dz_ + piece.begin * C_);
     });
     return dz_;
