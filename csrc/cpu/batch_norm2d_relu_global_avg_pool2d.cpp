@@ -70,9 +70,8 @@ void fwd_of(const BatchNorm2dReluGlobalAvgPool2dFwdArgs& a) {
   const NormRelu<T> norm = normalisation_of<T>(kept, C);
   const Workspace scratch = workspace_of<T>(pieces.count() * 2 * C);
   T* sums = scratch.as<T>();
-  parallel_for(pieces.count(), [&](Index i) {
-    add_alive(static_cast<const T*>(a.norm.x), pieces[i], C, norm, sums + i * 2 * C);
-  });
+  parallel_for(pieces.count(),
+               [&](Index i) { add_alive(static_cast<const T*>(a.norm.x), pieces[i], C, norm, sums + i * 2 * C); });
 
   T *y = static_cast<T*>(a.norm.y), *alive = static_cast<T*>(a.alive);
   const double pixels = static_cast<double>(a.pixels);

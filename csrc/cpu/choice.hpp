@@ -10,6 +10,8 @@
 //                 direct         all                                            75 to 90 %
 //   wgrad         dense          as forward
 //                 depthwise      3 taps in a row at most                        64 channels: 1.8 ms, 4.1
+//                 narrow         groups of half or a quarter vector, of x and   64 in 8 groups: 2.5 ms, 4.8
+//                                dy; 3 taps in a row at most
 //                 winograd       3x3, stride 1; whole vectors of C              C32 -> 64: 120 %, 57; C128: 147 %, 30
 //                 gathered       256 outputs; 48 K, 1 vector of C; 1x1: 1, 2    3x3, stride 2: 66 %, 48; K = 32: 58, 63
 //                                AVX-512: 128 K                                 K = 64: 71 %, 81; K = 128: 73, 66
@@ -29,6 +31,7 @@
 #include "cpu/dense.hpp"
 #include "cpu/first_pool.hpp"
 #include "cpu/gathered_wgrad.hpp"
+#include "cpu/narrow_wgrad.hpp"
 #include "cpu/patch_gram.hpp"
 #include "cpu/pool_select_wgrad.hpp"
 #include "cpu/pool_sparse_dgrad.hpp"
@@ -69,13 +72,14 @@ Conv choose_dgrad(const Conv2dShape& flat) {
   return choose_conv<T>(flat, flat.K, flat.C, flat.N * flat.H * flat.W);
 }
 
-enum class Wgrad { kDense, kDepthwise, kWinograd, kGathered, kTiles };
+enum class Wgrad { kDense, kDepthwise, kNarrow, kWinograd, kGathered, kTiles };
 
 template <class T>
 Wgrad choose_wgrad(const Conv2dShape& flat) {
   constexpr Index kLeastOutputs = 256, kLeastK = STAPES_VECTOR_BYTES == 64 ? 128 : 48;
   if (choose_fwd<T>(flat) == Conv::kDense) return Wgrad::kDense;
   if (is_depthwise(flat) && Depthwise<T>::can(forward_grid(flat))) return Wgrad::kDepthwise;
+  if (NarrowWgrad<T>::can(flat)) return Wgrad::kNarrow;
   if (WinogradWgrad<T>::can(flat) && flat.K >= kLanes<T>) return Wgrad::kWinograd;
   const bool pays = is_row_of_pixels(flat) ? flat.C >= 2 * kLanes<T> && flat.K >= kLanes<T>
                                            : flat.C >= kLanes<T> && flat.K >= kLeastK;

@@ -5,7 +5,8 @@
 //   kAlongX: rows are k, vectors run along the taps and channels of x: what is summed is dw as it stands in memory;
 //   kAlongY: rows are the taps and channels, vectors run along k: for few input channels. Transposed at the end.
 // The one that wastes fewer lanes is taken. Depthwise has tiles of taps by channels.
-// Elsewhere: what choice.hpp gives to winograd_wgrad.hpp, gathered_wgrad.hpp, dense.hpp or depthwise.hpp.
+// Elsewhere: what choice.hpp gives to winograd_wgrad.hpp, gathered_wgrad.hpp, narrow_wgrad.hpp, dense.hpp or
+// depthwise.hpp.
 // Threads: the bands are cut into chunks, a number fixed by the shape, each summed into a partial dw of its own.
 // Where dw is large there is one chunk, and the rows are shared out instead.
 // Numerics: sums in T, a chunk's pixels in order, then the chunks in order, or as those headers say. Overwrites.
@@ -357,16 +358,18 @@ void wgrad(const Conv2dWgradArgs& a) {
   const Conv2dShape s = flatten_pointwise(a.shape);
   with_dtype(a.dtype, [&]<class T>(T) {
     const Index C = s.C / s.groups, K = s.K / s.groups, taps = s.window.kernel_h * s.window.kernel_w;
-    if (is_narrow<T>(s, C > K ? C : K)) return conv2d_wgrad.variant(Isa::kV3)(a);
+    const Wgrad chosen = choose_wgrad<T>(s);
+    if (chosen != Wgrad::kNarrow && is_narrow<T>(s, C > K ? C : K)) return conv2d_wgrad.variant(Isa::kV3)(a);
     T* dw = static_cast<T*>(a.dw);
     if (s.N == 0) {
       std::memset(static_cast<void*>(dw), 0, static_cast<std::size_t>(s.K * taps * C) * sizeof(T));
       return;
     }
     const auto *dy = static_cast<const T*>(a.dy), *x = static_cast<const T*>(a.x);
-    switch (choose_wgrad<T>(s)) {
+    switch (chosen) {
       case Wgrad::kDense: return wgrad_dense(dy, x, dw, Dense(s));
       case Wgrad::kDepthwise: return Depthwise<T>(forward_grid(s)).wgrad(x, dy, dw);
+      case Wgrad::kNarrow: return NarrowWgrad<T>(x, dy, s).run(dw);
       case Wgrad::kWinograd: return WinogradWgrad<T>(x, dy, s).run(dw);
       case Wgrad::kGathered: return GatheredWgrad<T>(x, s).run(dy, dw);
       case Wgrad::kTiles: break;

@@ -22,14 +22,25 @@ void batch_norm2d_relu_global_avg_pool2d_fwd(const Tensor& x, const Tensor& gamm
                                              const Tensor& alive) {
   const char* op = "batch_norm2d_relu_global_avg_pool2d_fwd";
   const Role running = training ? Role::kOut : Role::kIn;
-  const Check check(
-      op, {in("x", x), in("gamma", gamma), in("beta", beta), Arg{"running_mean", &running_mean, running},
-           Arg{"running_var", &running_var, running}, out("y", y), out("norm", norm), out("alive", alive)});
+  const Check check(op,
+                    {in("x", x), in("gamma", gamma), in("beta", beta), Arg{"running_mean", &running_mean, running},
+                     Arg{"running_var", &running_var, running}, out("y", y), out("norm", norm), out("alive", alive)});
   check_batch_norm_fwd(check, x, gamma, beta, running_mean, running_var, training, momentum, eps);
   const std::int64_t pixels = checked_pixels(op, check, "y", x, y, norm, alive);
-  const BatchNorm2dFwdArgs args{
-      x.data,           gamma.data, beta.data,  running_mean.data, running_var.data, y.data, kept_row(norm, 0),
-      kept_row(norm, 3), rows_of(x), x.shape[3], training,          momentum,         eps,    x.dtype};
+  const BatchNorm2dFwdArgs args{x.data,
+                                gamma.data,
+                                beta.data,
+                                running_mean.data,
+                                running_var.data,
+                                y.data,
+                                kept_row(norm, 0),
+                                kept_row(norm, 3),
+                                rows_of(x),
+                                x.shape[3],
+                                training,
+                                momentum,
+                                eps,
+                                x.dtype};
   run<cpu::batch_norm2d_relu_global_avg_pool2d_fwd, cuda::batch_norm2d_relu_global_avg_pool2d_fwd>(
       op, x, BatchNorm2dReluGlobalAvgPool2dFwdArgs{args, norm.data, alive.data, x.shape[0], pixels});
 }

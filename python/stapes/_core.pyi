@@ -22,6 +22,8 @@ __all__: list[str] = [
     "batch_norm2d_relu_conv2d_chain_bwd",
     "batch_norm2d_relu_conv2d_chain_fwd",
     "batch_norm2d_relu_conv2d_fwd",
+    "batch_norm2d_relu_global_avg_pool2d_bwd",
+    "batch_norm2d_relu_global_avg_pool2d_fwd",
     "batch_norm2d_relu_max_pool2d_bwd",
     "batch_norm2d_relu_max_pool2d_fwd",
     "batch_norm2d_relu_max_pool2d_shape",
@@ -274,6 +276,30 @@ def batch_norm2d_relu_conv2d_fwd(
     ],
     groups: typing.SupportsInt | typing.SupportsIndex,
     precision: str,
+) -> None: ...
+def batch_norm2d_relu_global_avg_pool2d_bwd(
+    dy: numpy.ndarray,
+    x: numpy.ndarray,
+    gamma: numpy.ndarray,
+    norm: numpy.ndarray,
+    alive: numpy.ndarray,
+    training: bool,
+    dx: numpy.ndarray,
+    dgamma: numpy.ndarray,
+    dbeta: numpy.ndarray,
+) -> None: ...
+def batch_norm2d_relu_global_avg_pool2d_fwd(
+    x: numpy.ndarray,
+    gamma: numpy.ndarray,
+    beta: numpy.ndarray,
+    running_mean: numpy.ndarray,
+    running_var: numpy.ndarray,
+    training: bool,
+    momentum: typing.SupportsFloat | typing.SupportsIndex,
+    eps: typing.SupportsFloat | typing.SupportsIndex,
+    y: numpy.ndarray,
+    norm: numpy.ndarray,
+    alive: numpy.ndarray,
 ) -> None: ...
 def batch_norm2d_relu_max_pool2d_bwd(
     dy: numpy.ndarray,

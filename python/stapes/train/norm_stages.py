@@ -54,8 +54,7 @@ class Normalised(Fused):
 
 
 class NormalisedMean(Fused):
-    """BatchNorm2d + ReLU + GlobalAvgPool2d: no map is written, nor a gradient but that of the first.
-    """
+    """BatchNorm2d + ReLU + GlobalAvgPool2d: no map is written, nor a gradient but that of the first."""
 
     layer: BatchNorm2d
 
@@ -81,9 +80,7 @@ class NormalisedMean(Fused):
         x, *kept = self._kept()
         weight, bias = self.layer.weight, self.layer.bias
         out = (self._slot("dx"), weight.gradient(), bias.gradient())
-        dx, _, _ = ops.batch_norm2d_relu_global_avg_pool2d_bwd(
-            dy, x, weight._data, *kept, out=out
-        )
+        dx, _, _ = ops.batch_norm2d_relu_global_avg_pool2d_bwd(dy, x, weight._data, *kept, out=out)
         return self._put("dx", dx) if need_dx else None
 
 
