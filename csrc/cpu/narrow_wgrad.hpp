@@ -96,19 +96,20 @@ class NarrowWgrad {
       g[s] = !kEdge || (q >= 0 && q < s_.window.Q) ? load(dy + q * s_.K) : Vec<T>{};
     }
     const Vec<T> pixel = load(x + i * s_.C);
-#pragma GCC unroll 8
-    for (int j = 0; j < G; ++j) {
-      const Vec<T> spread = spread_channel<G>(pixel, j, std::make_integer_sequence<int, kLanes<T>>());
+    const auto add = [&]<int j>(std::integral_constant<int, j>) {
+      const Vec<T> spread = spread_channel<G, j>(pixel, std::make_integer_sequence<int, kLanes<T>>());
 #pragma GCC unroll 3
       for (int s = 0; s < kS; ++s) acc[s][j] += spread * g[s];
-    }
+    };
+    [&]<int... j>(std::integer_sequence<int, j...>) {
+      (add(std::integral_constant<int, j>()), ...);
+    }(std::make_integer_sequence<int, G>());
   }
 
-  // In each lane the j-th of its group.
-  template <int G, int... l>
-  [[gnu::always_inline]] static Vec<T> spread_channel(Vec<T> pixel, int j, std::integer_sequence<int, l...>) {
-    const Lanes<Vec<T>> from{(l / G * G)...};
-    return __builtin_shuffle(pixel, from + j);
+  // In each lane the j-th channel of its group.
+  template <int G, int j, int... l>
+  [[gnu::always_inline]] static Vec<T> spread_channel(Vec<T> pixel, std::integer_sequence<int, l...>) {
+    return __builtin_shufflevector(pixel, pixel, (l / G * G + j)...);
   }
 
   const T *x_, *dy_;

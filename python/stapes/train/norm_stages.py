@@ -54,7 +54,7 @@ class Normalised(Fused):
 
 
 class NormalisedMean(Fused):
-    """BatchNorm2d + ReLU + GlobalAvgPool2d: no map is written, nor a gradient but that of the first."""
+    """BatchNorm2d + ReLU + GlobalAvgPool2d: the map between is never written."""
 
     layer: BatchNorm2d
 
