@@ -3,6 +3,13 @@
 #include "core/dispatch.hpp"
 
 namespace stapes::ops {
+namespace {
+
+void* row_of(const Tensor& kept, std::int64_t row) {
+  return static_cast<char*>(kept.data) + row * kept.shape[1] * static_cast<std::int64_t>(size_of(kept.dtype));
+}
+
+}  // namespace
 
 PooledMap pooled_map(const char* op, const Shape& x, Pair pool) {
   constexpr std::int64_t kMostPlaces = 255;  // of a window: argmax is uint8, and 255 means dead
@@ -27,8 +34,17 @@ void check_kept(const Check& check, const Tensor& x, const Tensor& kept) {
   check.wide("norm", kept, x, {4, x.shape[3]});
 }
 
-void* kept_row(const Tensor& kept, std::int64_t row) {
-  return static_cast<char*>(kept.data) + row * kept.shape[1] * static_cast<std::int64_t>(size_of(kept.dtype));
+BatchNorm2dFwdArgs kept_norm_fwd(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,
+                                 const Tensor& running_var, bool training, double momentum, double eps, void* y,
+                                 const Tensor& kept) {
+  return {x.data,          gamma.data, beta.data,  running_mean.data, running_var.data, y,   row_of(kept, 0),
+          row_of(kept, 3), rows_of(x), x.shape[3], training,          momentum,         eps, x.dtype};
+}
+
+BatchNorm2dBwdArgs kept_norm_bwd(const void* dy, const Tensor& x, const Tensor& gamma, const Tensor& kept,
+                                 bool training, void* dx, const Tensor& dgamma, const Tensor& dbeta) {
+  return {dy,          x.data,     gamma.data, row_of(kept, 0), row_of(kept, 3), dx,
+          dgamma.data, dbeta.data, rows_of(x), x.shape[3],      training,        x.dtype};
 }
 
 Shape pooled_shape(const PooledMap& m) { return {m.N, m.H / m.pool_h, m.W / m.pool_w, m.C}; }

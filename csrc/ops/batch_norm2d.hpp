@@ -31,7 +31,12 @@ struct ChannelCheck {
 void check_statistics(const Check& check, const Tensor& x, const Tensor& mean, const Tensor& rstd);
 // kept: (4, C), which are mean, scale, shift and rstd.
 void check_kept(const Check& check, const Tensor& x, const Tensor& kept);
-void* kept_row(const Tensor& kept, std::int64_t row);
+// The arguments of an operator whose mean and rstd are those in `kept`; y, dy and dx may be null.
+BatchNorm2dFwdArgs kept_norm_fwd(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,
+                                 const Tensor& running_var, bool training, double momentum, double eps, void* y,
+                                 const Tensor& kept);
+BatchNorm2dBwdArgs kept_norm_bwd(const void* dy, const Tensor& x, const Tensor& gamma, const Tensor& kept,
+                                 bool training, void* dx, const Tensor& dgamma, const Tensor& dbeta);
 PooledMap pooled_map(const char* op, const Shape& x, Pair pool);
 Shape pooled_shape(const PooledMap& m);
 

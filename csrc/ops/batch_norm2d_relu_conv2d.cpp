@@ -21,20 +21,8 @@ BatchNorm2dReluConv2dFwdArgs checked_fwd(const char* op, const Check& check, con
   const Conv2dShape s = conv2d_shape(op, x.shape, w.shape, stride, padding, dilation, groups);
   if (b) check.wide("b", *b, x, {s.K});
   check.matches("y", y, x, {s.N, s.window.P, s.window.Q, s.K});
-  const BatchNorm2dFwdArgs norm_args{x.data,
-                                     gamma.data,
-                                     beta.data,
-                                     running_mean.data,
-                                     running_var.data,
-                                     nullptr,
-                                     kept_row(norm, 0),
-                                     kept_row(norm, 3),
-                                     rows_of(x),
-                                     x.shape[3],
-                                     training,
-                                     momentum,
-                                     eps,
-                                     x.dtype};
+  const BatchNorm2dFwdArgs norm_args =
+      kept_norm_fwd(x, gamma, beta, running_mean, running_var, training, momentum, eps, nullptr, norm);
   const Conv2dFwdArgs conv{nullptr, w.data, b ? b->data : nullptr, y.data, s, false, x.dtype, precision};
   return {norm_args, norm.data, conv};
 }
@@ -54,9 +42,7 @@ BatchNorm2dReluConv2dBwdArgs checked_bwd(const char* op, const Check& check, con
   check.wide("dw", dw, x, w.shape);
   if (db) check.wide("db", *db, x, {s.K});
   void* to = dx == nullptr ? nullptr : dx->data;
-  const BatchNorm2dBwdArgs norm_args{nullptr,           x.data,     gamma.data,  kept_row(norm, 0),
-                                     kept_row(norm, 3), to,         dgamma.data, dbeta.data,
-                                     rows_of(x),        x.shape[3], training,    x.dtype};
+  const BatchNorm2dBwdArgs norm_args = kept_norm_bwd(nullptr, x, gamma, norm, training, to, dgamma, dbeta);
   const Conv2dDgradArgs conv{dy.data, w.data, nullptr, to, s, x.dtype, precision};
   return {norm_args, norm.data, conv, dw.data, db ? db->data : nullptr};
 }

@@ -27,20 +27,8 @@ void batch_norm2d_relu_global_avg_pool2d_fwd(const Tensor& x, const Tensor& gamm
                      Arg{"running_var", &running_var, running}, out("y", y), out("norm", norm), out("alive", alive)});
   check_batch_norm_fwd(check, x, gamma, beta, running_mean, running_var, training, momentum, eps);
   const std::int64_t pixels = checked_pixels(op, check, "y", x, y, norm, alive);
-  const BatchNorm2dFwdArgs args{x.data,
-                                gamma.data,
-                                beta.data,
-                                running_mean.data,
-                                running_var.data,
-                                y.data,
-                                kept_row(norm, 0),
-                                kept_row(norm, 3),
-                                rows_of(x),
-                                x.shape[3],
-                                training,
-                                momentum,
-                                eps,
-                                x.dtype};
+  const BatchNorm2dFwdArgs args =
+      kept_norm_fwd(x, gamma, beta, running_mean, running_var, training, momentum, eps, y.data, norm);
   run<cpu::batch_norm2d_relu_global_avg_pool2d_fwd, cuda::batch_norm2d_relu_global_avg_pool2d_fwd>(
       op, x, BatchNorm2dReluGlobalAvgPool2dFwdArgs{args, norm.data, alive.data, x.shape[0], pixels});
 }
@@ -53,8 +41,7 @@ void batch_norm2d_relu_global_avg_pool2d_bwd(const Tensor& dy, const Tensor& x, 
                          out("dx", dx), out("dgamma", dgamma), out("dbeta", dbeta)});
   check_batch_norm_bwd(check, x, gamma, dx, dgamma, dbeta);
   const std::int64_t pixels = checked_pixels(op, check, "dy", x, dy, norm, alive);
-  const BatchNorm2dBwdArgs args{dy.data,     x.data,     gamma.data, kept_row(norm, 0), kept_row(norm, 3), dx.data,
-                                dgamma.data, dbeta.data, rows_of(x), x.shape[3],        training,          x.dtype};
+  const BatchNorm2dBwdArgs args = kept_norm_bwd(dy.data, x, gamma, norm, training, dx.data, dgamma, dbeta);
   run<cpu::batch_norm2d_relu_global_avg_pool2d_bwd, cuda::batch_norm2d_relu_global_avg_pool2d_bwd>(
       op, x, BatchNorm2dReluGlobalAvgPool2dBwdArgs{args, norm.data, alive.data, x.shape[0], pixels});
 }

@@ -15,6 +15,11 @@ from stapes.ops._args import pair
 from stapes.train.stages import Fused
 
 
+def _channels(norm: BatchNorm2d) -> tuple[Array, Array, Array, Array]:
+    """Return what operators take of a layer for each channel; the running values they change."""
+    return norm.weight._data, norm.bias._data, norm.running_mean, norm.running_var
+
+
 class Normalised(Fused):
     """BatchNorm2d + ReLU, and MaxPool2d: the map between is never written, nor its gradient."""
 
@@ -31,10 +36,7 @@ class Normalised(Fused):
             "y",
             ops.batch_norm2d_relu_max_pool2d_fwd,
             x,
-            norm.weight._data,
-            norm.bias._data,
-            norm.running_mean,
-            norm.running_var,
+            *_channels(norm),
             training=self.training,
             pool=self.pool,
             momentum=norm.momentum,
@@ -65,10 +67,7 @@ class NormalisedMean(Fused):
             "y",
             ops.batch_norm2d_relu_global_avg_pool2d_fwd,
             x,
-            norm.weight._data,
-            norm.bias._data,
-            norm.running_mean,
-            norm.running_var,
+            *_channels(norm),
             training=self.training,
             momentum=norm.momentum,
             eps=norm.eps,
@@ -132,10 +131,7 @@ class NormalisedConvs(Fused):
     def _operands(self, x: Array) -> list[ops.NormConv]:
         return [
             ops.NormConv(
-                norm.weight._data,
-                norm.bias._data,
-                norm.running_mean,
-                norm.running_var,
+                *_channels(norm),
                 conv.weight.like(x),
                 conv._bias_data(),
                 norm.training,
@@ -193,10 +189,7 @@ class FirstBlock(Fused):
             x,
             conv.weight.like(x),
             conv._bias_data(),
-            norm.weight._data,
-            norm.bias._data,
-            norm.running_mean,
-            norm.running_var,
+            *_channels(norm),
             training=self.training,
             momentum=norm.momentum,
             eps=norm.eps,
