@@ -20,6 +20,7 @@ SHAPES = [
     (2, 41, 25, 3),  # and on CUDA
     (37, 3, 2, 20),
     (1, 300, 1, 5),
+    (1100, 1, 1, 8),  # chunks of images, on CUDA
 ]
 
 
@@ -146,3 +147,16 @@ def test_empty_batch(ops, dtype):
     assert dx.shape == x.shape
     assert_exact(dgamma, np.zeros(5), wide(dtype))
     assert_exact(dbeta, np.zeros(5), wide(dtype))
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_dead_channel_passes_nothing(ops, dtype, value, random):
+    x, gamma, _, *running = inputs((3, 4, 5, 20), random, dtype)
+    beta = np.where(np.arange(20) % 2, 9, -9).astype(gamma.dtype)  # every other one is dead
+    gamma[...] = 1
+    _, norm, alive = getattr(ops, FWD)(x, gamma, beta, *running, training=True)
+    assert_exact(alive[0], np.broadcast_to(np.arange(20) % 2, (3, 20)), wide(dtype))
+    dy = np.where(np.arange(20) % 2, random.normal((3, 20), dtype), dtype(value)).astype(dtype)
+    for gradient in getattr(ops, BWD)(dy, x, gamma, norm, alive):
+        assert np.isfinite(gradient).all()
+        assert_exact(gradient[..., ::2], np.zeros_like(gradient[..., ::2]), gradient.dtype)

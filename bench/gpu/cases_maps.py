@@ -98,6 +98,7 @@ def norm_cases(maps: Callable[..., Any]) -> Iterator[Case]:
                    t.dy, t.x, t.gamma, None, None, t.batch_mean, t.rstd, True, 1e-5,
                    [True, True, True])))  # fmt: skip
     yield from pooled_norm_cases(maps, theirs_statistics)
+    yield from mean_norm_cases(maps, theirs_statistics)
     yield from norm_conv_cases(maps, theirs_statistics)
 
 
@@ -143,6 +144,43 @@ def pooled_norm_cases(
                ours_before=saved, theirs_before=theirs_saved, theirs=theirs_bwd,
                ours=lambda a, p, out: ops.batch_norm2d_relu_max_pool2d_bwd(
                    a.small, a.argmax, a.x, a.gamma, a.batch_mean, a.rstd, out=out))  # fmt: skip
+
+
+def mean_norm_cases(
+    maps: Callable[..., Any], theirs_statistics: Callable[[Any], dict[str, Any]]
+) -> Iterator[Case]:
+    """Yield batch normalisation with ReLU and the mean over the image behind it, in training."""
+
+    def fwd(a: Any, p: dict[str, Any], out: Any) -> Any:
+        return ops.batch_norm2d_relu_global_avg_pool2d_fwd(
+            a.x, a.gamma, a.beta, a.mean, a.var, training=True, out=out
+        )
+
+    def rectified(t: Any, mean: Any = None, var: Any = None) -> Any:
+        return torch.relu(nnf.batch_norm(t.x, mean, var, t.gamma, t.beta, True, 0.1, 1e-5))
+
+    def saved(a: Any, p: dict[str, Any]) -> dict[str, Any]:
+        _, norm, alive = fwd(a, p, None)
+        return {"norm": norm, "alive": alive}
+
+    def theirs_bwd(t: Any) -> tuple[Any, ...]:
+        dz = (t.rows / (t.x.shape[2] * t.x.shape[3]))[:, :, None, None].expand_as(t.z)
+        dz = aten.threshold_backward(dz, t.z, 0)
+        return tuple(aten.native_batch_norm_backward(
+            dz, t.x, t.gamma, None, None, t.batch_mean, t.rstd, True, 1e-5, [True, True, True]
+        ))  # fmt: skip
+
+    yield Case("batch norm, relu, mean fwd", "other",
+               maps("x", "gamma", "beta", "mean", "var"), fwd,
+               lambda t: (rectified(t, t.mean, t.var).mean((2, 3)),))  # fmt: skip
+    yield Case("batch norm, relu, mean bwd", "other",
+               maps("rows", "x", "gamma", "beta", "mean", "var"),
+               unread=frozenset({"beta", "mean", "var"}),
+               ours_before=saved,
+               theirs_before=lambda t: {"z": rectified(t), **theirs_statistics(t)},
+               theirs=theirs_bwd,
+               ours=lambda a, p, out: ops.batch_norm2d_relu_global_avg_pool2d_bwd(
+                   a.rows, a.x, a.gamma, a.norm, a.alive, out=out))  # fmt: skip
 
 
 def norm_conv_cases(

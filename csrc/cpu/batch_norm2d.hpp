@@ -1,5 +1,5 @@
-// The statistics of batch normalisation, and what follows from them for each channel: batch_norm2d.cpp, and with ReLU
-// and pooling behind it batch_norm2d_relu_max_pool2d.cpp.
+// The statistics of batch normalisation, and what follows from them for each channel: for batch_norm2d.cpp, and the
+// operators that begin with it.
 // Numerics: statistics in double. A chunk's squares are taken about its first value o: since (mean - o)^2 <= n var for
 // any o among n values, the variance loses at most a factor n (about 1000) of double's precision, however large the
 // mean. Chunks are merged by Chan's formula. y uses the mean as a rounded value plus what rounding left, so that a

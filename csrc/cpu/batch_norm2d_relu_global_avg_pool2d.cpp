@@ -39,7 +39,7 @@ NormRelu<T> normalisation_of(const void* kept, Index C) {
 // sums: (2, C), how many pixels are alive, and their x - mean.
 template <class T>
 void add_alive(const T* x, Range pixels, Index C, const NormRelu<T>& norm, T* sums) {
-  for_each_channel<T>(C, [&]<class V>(V, Index c) {
+  for_channels<T>(C, [&]<class V>(V, Index c) {
     const auto at = norm.template at<V>(c);
     const V one = V{} + T(1);
     V count[2]{}, distance[2]{};
@@ -119,11 +119,13 @@ void bwd_of(const BatchNorm2dReluGlobalAvgPool2dBwdArgs& a) {
   const Workspace sums = workspace_of<double>(2 * C), coefficients = workspace_of<T>(3 * C);
   double* sum = sums.as<double>();
   for (Index c = 0; c < 2 * C; ++c) sum[c] = 0;
-  for (Index i = 0; i < a.N * C; ++i) {
-    const double g = static_cast<double>(dy[i]) * static_cast<double>(alive[i]);
-    sum[i % C] += g;
-    sum[C + i % C] += g * static_cast<double>(alive[a.N * C + i]);
-  }
+  for (Index n = 0; n < a.N; ++n, dy += C, alive += C)
+    for (Index c = 0; c < C; ++c) {
+      if (alive[c] == T(0)) continue;  // nothing of dy, NaN or not
+      const double g = static_cast<double>(dy[c]) * static_cast<double>(alive[c]);
+      sum[c] += g;
+      sum[C + c] += g * static_cast<double>(alive[a.N * C + c]);
+    }
   T* p = coefficients.as<T>();
   const InputGradient<T> g{nullptr, p, p + C, p + 2 * C};
   finish(a.norm, sum, sum + C, g);
@@ -132,7 +134,7 @@ void bwd_of(const BatchNorm2dReluGlobalAvgPool2dBwdArgs& a) {
   const NormRelu<T> norm = normalisation_of<T>(a.kept, C);
   T* dx = static_cast<T*>(a.norm.dx);
   parallel_for(pieces.count(), [&](Index i) {
-    const T* of_image = dy + pieces.image(i) * C;
+    const T* of_image = static_cast<const T*>(a.norm.dy) + pieces.image(i) * C;
     const T divisor = static_cast<T>(a.pixels);
     a.norm.training ? make_dx<true>(x, pieces[i], C, norm, g, of_image, divisor, dx)
                     : make_dx<false>(x, pieces[i], C, norm, g, of_image, divisor, dx);

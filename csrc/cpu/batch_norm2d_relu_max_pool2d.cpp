@@ -128,7 +128,7 @@ void add_strip(Strip strip, W window, Index row, Index C, const T* dy, const std
     const Index n = least(kSummed, strip.windows - first);
     const T *from = x + strip.x + first * across, *gradient = dy + strip.y + first * C;
     const std::uint8_t* places = argmax + strip.y + first * C;
-    for_each_channel<T>(C, [&]<class V>(V, Index c) {
+    for_channels<T>(C, [&]<class V>(V, Index c) {
       const V center = load_as<V>(mean + c);
       V sum{}, product{};
       for (Index q = 0; q < n; ++q) {

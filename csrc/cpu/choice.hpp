@@ -4,7 +4,8 @@
 // measures them anew.
 //
 //   direction     kernel         where it is taken                              there, and what follows instead
-//   fwd and bwd   that of AVX2   AVX-512; groups of half a vector or less       8 wide: 1.1 times as fast
+//   fwd and bwd   that of AVX2   AVX-512; groups of half a vector or less,      8 wide: 1.1 times as fast
+//                                where wgrad is not narrow
 //   fwd, dgrad    dense          256 rows at most, 2^18 weights or more         Linear 16384 -> 64: step 32 ms, 39
 //                 winograd       3x3, stride 1; 300 pixels, 16 channels of both C32 -> 64: 140 %; 256 pixels: even
 //                 direct         all                                            75 to 90 %

@@ -17,8 +17,9 @@ class NarrowWgrad {
   static bool can(const Conv2dShape& s) {
     const Index G = s.C / s.groups;
     const bool whole = s.C == s.K && (G == kHalf || G == kQuarter) && G > 1 && s.C % kLanes<T> == 0;
-    return whole && s.window.kernel_w * G <= kMostSums && s.window.kernel_w <= kMostTaps && s.window.stride_w == 1 &&
-           s.window.dil_w == 1;
+    const bool shared_out = s.N * s.window.P >= kLeastRows;  // between threads
+    return whole && shared_out && s.window.kernel_w * G <= kMostSums && s.window.kernel_w <= kMostTaps &&
+           s.window.stride_w == 1 && s.window.dil_w == 1;
   }
 
   NarrowWgrad(const T* x, const T* dy, const Conv2dShape& s)
@@ -29,13 +30,14 @@ class NarrowWgrad {
     const Index pieces = clamp(kMostElements / size_, 1, least(s_.N * s_.window.P, kMostPieces));
     const Workspace sums = workspace_of<T>((pieces + 1) * size_);
     T* all = sums.as<T>();
+    const Index at_once = clamp(kRowElements / (s_.W * s_.C), 1, kRows);
     parallel_for(pieces, [&](Index piece) {
       T* own = all + (piece + 1) * size_;
       std::memset(static_cast<void*>(own), 0, static_cast<std::size_t>(size_) * sizeof(T));
       const Range rows = part(s_.N * s_.window.P, pieces, piece);
       for (Index i = rows.begin; i < rows.end;) {
         const Index n = i / s_.window.P, p = i % s_.window.P;
-        const Index count = least(least(rows.end - i, s_.window.P - p), kRows);
+        const Index count = least(least(rows.end - i, s_.window.P - p), at_once);
         for (Index c = 0; c < s_.C; c += kLanes<T>)
           for (Index r = 0; r < R; ++r) add_rows(n, {p, p + count}, r, c, own + (c / kLanes<T> * R + r) * sums_row);
         i += count;
@@ -52,7 +54,8 @@ class NarrowWgrad {
   static constexpr int kHalf = kLanes<T> / 2, kQuarter = kHalf > 1 ? kHalf / 2 : kHalf, kMostTaps = 3;
   static constexpr Index kMostPieces = 64, kMostElements = Index{1} << 21;  // of all pieces together
   static constexpr Index kMostSums = STAPES_VECTOR_BYTES == 64 ? 24 : 12;   // vectors: what the registers hold
-  static constexpr Index kRows = 8;  // of outputs, whose pixels stay in the cache
+  static constexpr Index kRows = 8, kRowElements = 32 * 1024;  // at a time, of outputs: their pixels stay in the cache
+  static constexpr Index kLeastRows = 16;
 
   void add_rows(Index n, Range rows, Index r, Index c, T* sums) const {
     const auto with_group = [&]<int G>() {
@@ -90,16 +93,19 @@ class NarrowWgrad {
   template <bool kEdge, int kS, int G>
   [[gnu::always_inline]] void add_pixel(const T* x, const T* dy, Index i, Vec<T> (&acc)[kS][G]) const {
     Vec<T> g[kS];
+    bool there[kS];
 #pragma GCC unroll 3
     for (int s = 0; s < kS; ++s) {
       const Index q = i + s_.window.pad_left - s;
-      g[s] = !kEdge || (q >= 0 && q < s_.window.Q) ? load(dy + q * s_.K) : Vec<T>{};
+      there[s] = !kEdge || (q >= 0 && q < s_.window.Q);
+      g[s] = there[s] ? load(dy + q * s_.K) : Vec<T>{};
     }
     const Vec<T> pixel = load(x + i * s_.C);
     const auto add = [&]<int j>(std::integral_constant<int, j>) {
       const Vec<T> spread = spread_channel<G, j>(pixel, std::make_integer_sequence<int, kLanes<T>>());
 #pragma GCC unroll 3
-      for (int s = 0; s < kS; ++s) acc[s][j] += spread * g[s];
+      for (int s = 0; s < kS; ++s)
+        if (there[s]) acc[s][j] += spread * g[s];  // no product with what is not there: x may be infinite
     };
     [&]<int... j>(std::integer_sequence<int, j...>) {
       (add(std::integral_constant<int, j>()), ...);

@@ -27,7 +27,7 @@ class GradientSums {
     double* sums = sums_.template as<double>() + (piece + 1) * 2 * C_;
     for_pixel_blocks(pixels, [&](Index first, Index n) {
       const Index from = first * C_;
-      for_each_channel<T>(C_, [&]<class V>(V, Index c) {
+      for_channels<T>(C_, [&]<class V>(V, Index c) {
         const auto at = norm.template at<V>(c);
         V sum{}, product{};
         for (Index i = from + c; i < from + n * C_; i += C_) {

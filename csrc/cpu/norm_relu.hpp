@@ -25,7 +25,7 @@ struct AsItLies {
 
 template <class T>
 struct NormRelu {
-  const T *center, *scale, *shift;  // whole vectors
+  const T *center, *scale, *shift;  // whole vectors for `channels`
 
   template <class V>
   struct Coefficients {

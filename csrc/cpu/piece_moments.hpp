@@ -83,7 +83,7 @@ class PieceMoments {
     for (Index c = 0; c < 2 * C_; ++c) row[c] = 0;
     for_pixel_blocks(pixels, [&](Index first, Index n) {
       const T* block = y + first * C_;
-      for_each_channel<T>(C_, [&]<class V>(V, Index c) {
+      for_channels<T>(C_, [&]<class V>(V, Index c) {
         V sum{}, square{};
         if (first == 0) {
           for (Index i = c; i < n * C_; i += C_) sum += load_as<V>(block + i);

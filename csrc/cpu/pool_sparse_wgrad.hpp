@@ -2,8 +2,8 @@
 // dy and argmax (N, P / pool_h, Q / pool_w, K), x (N,H,W,C), dw (K,R,S,C); any stride and padding; S * C a vector or
 // more.
 // Work: for a band of windows (band.hpp), the gradients that are alive are put in a list for each k, with where their
-// patch of x begins; then each list is summed over the runs of the patch, whose sums stay in registers. In NHWC a row
-// of the patch, S * C numbers, is one run.
+// patch of x begins; then each list is summed over the runs of the patch, whose sums stay in registers, those of several
+// runs where they fit. In NHWC a row of the patch, S * C numbers, is one run: there is no dilation, so all are as long.
 // Threads: the bands are cut into chunks, a number fixed by the shape, each summed into partial dw and db of its own.
 // Numerics: sums in T: a chunk's windows in order, in up to 4 chains for each band and k, then the chunks in order; db
 // over the chunks in double. Overwrites.
@@ -56,7 +56,7 @@ class PoolSparseWgrad {
   }
 
  private:
-  static constexpr Index kPatch = 10 * 1024;                     // elements: of x, in L1
+  static constexpr Index kPatch = 10 * 1024;                     // elements: of x, most of which L1 holds
   static constexpr Index kMostPartialElements = Index{1} << 21;  // of all chunks together
   static constexpr Index kPlaces = 256;
   template <int NV>

@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kColumnThreads)
                   load_values(alive + n * C + c, share);
                   load_values(alive + (chunks.rows + n) * C + c, distance);
 #pragma unroll
-                  for (int v = 0; v < V; ++v) g[v] *= share[v];
+                  for (int v = 0; v < V; ++v) g[v] = share[v] == 0.0f ? 0.0f : g[v] * share[v];  // 0, be dy NaN or not
                 });
   store_sums<V>(mine, chunk, C, c, sums);
 }
