@@ -1,9 +1,29 @@
 # The CUDA kernels, where an nvcc is found: CMAKE_CUDA_COMPILER, CUDACXX, CUDA_HOME, PATH, or NVIDIA's wheels
 # (nvidia-cuda-nvcc, -crt, -nvvm, -runtime and -cccl, version 13) beside this Python. The runtime is linked statically,
 # so that the module also loads on machines without a driver.
-set(STAPES_CUDA AUTO CACHE STRING "CUDA kernels: AUTO (where an nvcc is found), ON or OFF")
-set(STAPES_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90a-real 100-real 120 CACHE STRING
-    "What machine code is made for; an architecture without -real also gets PTX, for later ones")
+set(STAPES_CUDA AUTO CACHE STRING "CUDA kernels: AUTO (where there are an nvcc and a GPU), ON or OFF")
+set(STAPES_CUDA_ARCHITECTURES "" CACHE STRING
+    "What machine code is made for; without -real also PTX, for later ones. Empty: this machine's GPUs, else all")
+
+# The architectures of this machine's GPUs that nvcc knows, such as "86-real;90a-real"; empty where there is none.
+function(stapes_gpu_architectures nvcc result)
+  execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
+                  OUTPUT_VARIABLE gpus ERROR_QUIET RESULT_VARIABLE no_gpus)
+  execute_process(COMMAND ${nvcc} --list-gpu-arch OUTPUT_VARIABLE known ERROR_QUIET)
+  set(found)
+  if(NOT no_gpus)
+    string(REGEX MATCHALL "[0-9]+\\.[0-9]" gpus "${gpus}")
+    list(REMOVE_DUPLICATES gpus)
+    foreach(gpu ${gpus})
+      string(REPLACE "." "" gpu ${gpu})
+      if(known MATCHES "compute_${gpu}\n")
+        string(REGEX REPLACE "^90$" "90a" gpu ${gpu})  # with Hopper's own instructions
+        list(APPEND found ${gpu}-real)
+      endif()
+    endforeach()
+  endif()
+  set(${result} ${found} PARENT_SCOPE)
+endfunction()
 
 set(nvcc ${CMAKE_CUDA_COMPILER})
 if(STAPES_CUDA AND NOT nvcc)
@@ -12,18 +32,31 @@ if(STAPES_CUDA AND NOT nvcc)
   find_program(STAPES_NVCC nvcc HINTS $ENV{CUDACXX} $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin PATHS ${site}/nvidia/cu13/bin)
   set(nvcc ${STAPES_NVCC})
 endif()
-if(STAPES_CUDA AND nvcc)
-  set(STAPES_HAS_CUDA ON)
-elseif(STAPES_CUDA AND NOT STAPES_CUDA STREQUAL "AUTO")
+if(nvcc)
+  stapes_gpu_architectures(${nvcc} gpus)
+endif()
+if(STAPES_CUDA AND NOT nvcc AND NOT STAPES_CUDA STREQUAL "AUTO")
   message(FATAL_ERROR "STAPES_CUDA=ON, but there is no nvcc: put it on PATH, set CUDA_HOME, or pip install "
                       "nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl")
-else()
-  set(STAPES_HAS_CUDA OFF)
 endif()
-message(STATUS "CUDA kernels: ${STAPES_HAS_CUDA} ${nvcc}")
+# Seven architectures are many minutes of work: without a GPU only for who asks for them.
+if(STAPES_CUDA STREQUAL "AUTO" AND NOT (nvcc AND gpus))
+  set(STAPES_HAS_CUDA OFF)
+else()
+  set(STAPES_HAS_CUDA ${STAPES_CUDA})
+endif()
 if(NOT STAPES_HAS_CUDA)
+  message(STATUS "CUDA kernels: none (STAPES_CUDA=${STAPES_CUDA}; nvcc: ${nvcc}; architectures of GPUs: ${gpus})")
   return()
 endif()
+if(STAPES_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES ${STAPES_CUDA_ARCHITECTURES})
+elseif(gpus)
+  set(CMAKE_CUDA_ARCHITECTURES ${gpus})
+else()
+  set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90a-real 100-real 120)
+endif()
+message(STATUS "CUDA kernels: ${nvcc}, ${CMAKE_CUDA_ARCHITECTURES}")
 
 get_filename_component(root ${nvcc} REALPATH)
 get_filename_component(root ${root} DIRECTORY)
@@ -34,7 +67,6 @@ if(EXISTS ${root}/lib/libcudart.so.13)  # the wheels' layout, which CMake does n
   set(CUDA_CUDART ${root}/lib/libcudart.so.13)
 endif()
 set(CMAKE_CUDA_COMPILER ${nvcc})
-set(CMAKE_CUDA_ARCHITECTURES ${STAPES_CUDA_ARCHITECTURES})
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
