@@ -28,11 +28,21 @@ template <class T, bool kPart>
   return load(p);
 }
 
-// Outputs of one row that are computed together, and their taps in the image: `rows` rows of them, from the r-th on.
+template <class T, bool kPart>
+[[gnu::always_inline]] inline void store_channels(std::bool_constant<kPart>, T* p, Vec<T> v, int n) {
+  if constexpr (kPart) {
+    store_part(p, v, n);
+  } else {
+    store(p, v);
+  }
+}
+
+// Neighbouring outputs of one row, in groups that are computed together, and their taps in the image: `rows` rows of
+// them, from the r-th on.
 struct DepthwiseOutputs {
-  Index q;
+  Index q, groups;
   Index r, rows;
-  Index begin, end;  // of the pixels of a row of taps, those in the image
+  Index begin, end;  // of the pixels of a row of the first group's taps, those in the image
   Index x;           // where the first of these is, through the r-th row of taps, in elements of the image
 };
 
@@ -73,18 +83,21 @@ class Depthwise {
   template <class Reader>
   void forward_row(const ImageRows<T>& x, Index p, const T* w, const T* bias, bool relu, T* y, Index pixel,
                    const Reader& reader) const {
-    for_outputs(p, [&]<int kS, int kStride, int M, bool kEdge>(const DepthwiseOutputs& at) {
-      outputs<kS, kStride, M, kEdge>(at, x.data + (at.x - x.skipped), w, bias, relu, y + at.q * pixel, pixel, reader);
+    for_outputs<true>(p, [&]<int kR, int kS, int kStride, int M, bool kEdge>(const DepthwiseOutputs& at) {
+      outputs<kR, kS, kStride, M, kEdge>(at, x.data + (at.x - x.skipped), w, bias, relu, y + at.q * pixel, pixel,
+                                         reader);
     });
   }
 
   void wgrad(const T* x, const T* dy, T* dw) const {
-    wgrad(x, dw, num_threads(), AsItLies<T>{}, [&](Index, Index i, int) { return dy + i * g_.Q * g_.C; });
+    const auto row = [&](Index, Index i, int) { return dy + i * g_.Q * g_.C; };
+    wgrad(x, dw, num_threads(), AsItLies<T>{}, row, true);
   }
 
-  // dw (C, R, S). dy(piece, i, thread) gives row i of all images' rows of outputs' gradients, (Q, C).
+  // dw (C, R, S). dy(piece, i, thread) gives row i of all images' rows of outputs' gradients, (Q, C); fetch_dy: which
+  // nobody has just read or made.
   template <class Reader, class F>
-  void wgrad(const T* x, T* dw, int threads, const Reader& reader, const F& dy) const {
+  void wgrad(const T* x, T* dw, int threads, const Reader& reader, const F& dy, bool fetch_dy = false) const {
     const Index taps = g_.rows.count * g_.cols.count, size = taps * tap_;
     const Workspace sums = workspace_of<T>(pieces() * size);
     parallel_for(pieces(), threads, [&](Index piece, int thread) {
@@ -94,8 +107,8 @@ class Depthwise {
       for (Index i = rows.begin; i < rows.end; ++i) {
         const T* from = x + i / g_.P * g_.H * g_.W * g_.C;
         const T* row = dy(piece, i, thread);
-        for_outputs(i % g_.P, [&]<int kS, int kStride, int M, bool kEdge>(const DepthwiseOutputs& at) {
-          products<kS, kStride, M, kEdge>(at, from + at.x, row + at.q * g_.C, own, reader);
+        for_outputs<false>(i % g_.P, [&]<int kR, int kS, int kStride, int M, bool kEdge>(const DepthwiseOutputs& at) {
+          products<kR, kS, kStride, M, kEdge>(at, from + at.x, row + at.q * g_.C, own, fetch_dy, reader);
         });
       }
     });
@@ -111,31 +124,46 @@ class Depthwise {
   static constexpr int kMostTaps = 3, kOutputs = 4;  // with the pixels of their taps, what the registers hold
   static constexpr Index kMostPieces = 64, kLine = 64 / sizeof(T);
 
-  // f.operator()<kS, kStride, M, kEdge>(outputs) for all outputs of row p, in order: M of them with kS taps in a row.
-  // kEdge: where pixels of them lie beside the image.
-  template <class F>
+  // f.operator()<kR, kS, kStride, M, kEdge>(outputs) for all outputs of row p, in order: M neighbours at a time, with kS
+  // taps in a row. kR: the rows of taps, in the common case (3x3, stride 1, all of them in the image), else 0. kEdge: where
+  // pixels of them lie beside the image. kTwice: the last outputs may come with some before them once more.
+  template <bool kTwice, class F>
   void for_outputs(Index p, const F& f) const {
     const Index top = p * g_.stride_h + g_.rows.first, step = g_.rows.step;
     const Index r = clamp(ceil_div(-top, step), 0, g_.rows.count);
-    DepthwiseOutputs at{0, r, clamp(ceil_div(g_.H - top, step), r, g_.rows.count) - r, 0, 0, 0};
+    DepthwiseOutputs at{0, 1, r, clamp(ceil_div(g_.H - top, step), r, g_.rows.count) - r, 0, 0, 0};
     const Index first_row = at.rows > 0 ? (top + r * step) * g_.W : 0;
-    const auto run = [&]<int kS, int kStride, int M>() {
+    const auto run = [&]<int kR, int kS, int kStride, int M>() {
       constexpr int kPixels = (M - 1) * kStride + kS;
-      for (; at.q + M <= g_.Q; at.q += M) {
-        const Index left = at.q * kStride + g_.cols.first;
+      for (; at.q + M <= g_.Q; at.q += at.groups * M) {
+        const Index left = at.q * kStride + g_.cols.first, right = g_.W - left;
         at.begin = clamp(-left, 0, kPixels);
-        at.end = clamp(g_.W - left, at.begin, kPixels);
+        at.end = clamp(right, at.begin, kPixels);
         at.x = (first_row + (at.end > at.begin ? left + at.begin : 0)) * g_.C;
         if (at.end - at.begin == kPixels) {
-          f.template operator()<kS, kStride, M, false>(at);
+          at.groups = least((g_.Q - at.q) / M, (right - kPixels) / (M * kStride) + 1);
+          f.template operator()<kR, kS, kStride, M, false>(at);
         } else {
-          f.template operator()<kS, kStride, M, true>(at);
+          at.groups = 1;
+          f.template operator()<kR, kS, kStride, M, true>(at);
         }
       }
     };
+    const auto all = [&]<int kR, int kS, int kStride>() {
+      run.template operator()<kR, kS, kStride, kOutputs>();
+      if (at.q == g_.Q) return;
+      if (kTwice && g_.Q >= kOutputs) {
+        at.q = g_.Q - kOutputs;
+        run.template operator()<kR, kS, kStride, kOutputs>();
+      } else {
+        run.template operator()<0, kS, kStride, 1>();
+      }
+    };
     with_taps([&]<int kS, int kStride>() {
-      run.template operator()<kS, kStride, kOutputs>();
-      run.template operator()<kS, kStride, 1>();
+      if constexpr (kS == 3 && kStride == 1) {
+        if (at.rows == kS && g_.rows.count == kS) return all.template operator()<kS, kS, kStride>();
+      }
+      all.template operator()<0, kS, kStride>();
     });
   }
 
@@ -153,37 +181,48 @@ class Depthwise {
     }
   }
 
-  template <int kS, int kStride, int M, bool kEdge, class Reader>
+  template <int kR, int kS, int kStride, int M, bool kEdge, class Reader>
   [[gnu::noinline]] void outputs(const DepthwiseOutputs& at, const T* x, const T* w, const T* bias, bool relu, T* y,
                                  Index y_pixel, const Reader& reader) const {
-    const Index x_row = g_.rows.step * g_.W * g_.C, w_row = g_.cols.count * tap_;
-    w += at.r * w_row;
-    fetch<kStride, M>(at, x, x_row);
-    for (Index i = 0; i < M * g_.C; i += kLine) __builtin_prefetch(y + 2 * M * y_pixel + i, 1);
-    for_channel_vectors<T>(g_.C, [&](auto part, Index c, int n) {
-      const auto read = reader.channels(c);
-      Vec<T> acc[M];
+    const Index C = g_.C, tap = tap_, x_row = g_.rows.step * g_.W * C;
+    w += at.r * kS * tap;
+    for (Index group = 0; group < at.groups; ++group, x += M * kStride * C, y += M * y_pixel) {
+      fetch<kStride, M>(at, x, x_row);
+      for (Index i = 0; i < M * C; i += kLine) __builtin_prefetch(y + 2 * M * y_pixel + i, 1);
+      for_channel_vectors<T>(C, [&](auto part, Index c, int n) {
+        const auto read = reader.channels(c);
+        Vec<T> acc[M];
 #pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) acc[m] = load(bias + c);
-      for (Index r = 0; r < at.rows; ++r) {
-        const Pixels<kS, kStride, M, kEdge> in(part, x + r * x_row + c, g_.C, n, read, at);
+        for (int m = 0; m < M; ++m) acc[m] = load(bias + c);
+        for_rows<kR>(at, [&](Index r) {
+          const Pixels<kS, kStride, M, kEdge> in(part, as_is(x + r * x_row + c), C, n, read, at);
+          const T* taps = as_is(w + r * kS * tap + c);
 #pragma GCC unroll 3
-        for (int s = 0; s < kS; ++s) {
-          const Vec<T> b = load(w + r * w_row + s * tap_ + c);
+          for (int s = 0; s < kS; ++s) {
+            const Vec<T> b = load(taps + s * tap);
 #pragma GCC unroll 4
-          for (int m = 0; m < M; ++m) acc[m] += in.x[m * kStride + s] * b;
-        }
-      }
+            for (int m = 0; m < M; ++m) acc[m] += in.x[m * kStride + s] * b;
+          }
+        });
+        T* to = as_is(y + c);
 #pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) {
-        if (relu) acc[m] = acc[m] < Vec<T>{} ? Vec<T>{} : acc[m];
-        if constexpr (part) {
-          store_part(y + m * y_pixel + c, acc[m], n);
-        } else {
-          store(y + m * y_pixel + c, acc[m]);
+        for (int m = 0; m < M; ++m) {
+          if (relu) acc[m] = acc[m] < Vec<T>{} ? Vec<T>{} : acc[m];
+          store_channels(part, to + m * y_pixel, acc[m], n);
         }
-      }
-    });
+      });
+    }
+  }
+
+  // f(r) for the rows of taps in the image, counted from the first of them.
+  template <int kR, class F>
+  [[gnu::always_inline]] static void for_rows(const DepthwiseOutputs& at, const F& f) {
+    if constexpr (kR > 0) {
+#pragma GCC unroll 3
+      for (Index r = 0; r < kR; ++r) f(r);
+    } else {
+      for (Index r = 0; r < at.rows; ++r) f(r);
+    }
   }
 
   // Has the cache fetch what the outputs after the next ones read of the last row, which nobody read before.
@@ -194,29 +233,33 @@ class Depthwise {
   }
 
   // sums (R, S, padded channels) += the products of outputs' gradients with what they read.
-  template <int kS, int kStride, int M, bool kEdge, class Reader>
-  [[gnu::noinline]] void products(const DepthwiseOutputs& at, const T* x, const T* dy, T* sums,
+  template <int kR, int kS, int kStride, int M, bool kEdge, class Reader>
+  [[gnu::noinline]] void products(const DepthwiseOutputs& at, const T* x, const T* dy, T* sums, bool fetch_dy,
                                   const Reader& reader) const {
-    const Index x_row = g_.rows.step * g_.W * g_.C, row = g_.cols.count * tap_;
-    sums += at.r * row;
-    fetch<kStride, M>(at, x, x_row);
-    for_channel_vectors<T>(g_.C, [&](auto part, Index c, int n) {
-      const auto read = reader.channels(c);
-      Vec<T> g[M];
+    const Index C = g_.C, tap = tap_, x_row = g_.rows.step * g_.W * C;
+    sums += at.r * kS * tap;
+    for (Index group = 0; group < at.groups; ++group, x += M * kStride * C, dy += M * C) {
+      fetch<kStride, M>(at, x, x_row);
+      for (Index i = 0; fetch_dy && i < M * C; i += kLine) __builtin_prefetch(dy + 3 * M * C + i);
+      for_channel_vectors<T>(C, [&](auto part, Index c, int n) {
+        const auto read = reader.channels(c);
+        Vec<T> g[M];
+        const T* from = as_is(dy + c);
 #pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) g[m] = load_channels(part, dy + m * g_.C + c, n);
-      for (Index r = 0; r < at.rows; ++r) {
-        const Pixels<kS, kStride, M, kEdge> in(part, x + r * x_row + c, g_.C, n, read, at);
+        for (int m = 0; m < M; ++m) g[m] = load_channels(part, from + m * C, n);
+        for_rows<kR>(at, [&](Index r) {
+          const Pixels<kS, kStride, M, kEdge> in(part, as_is(x + r * x_row + c), C, n, read, at);
+          T* to = as_is(sums + r * kS * tap + c);
 #pragma GCC unroll 3
-        for (int s = 0; s < kS; ++s) {
-          T* to = sums + r * row + s * tap_ + c;
-          Vec<T> acc = load(to);
+          for (int s = 0; s < kS; ++s) {
+            Vec<T> acc = load(to + s * tap);
 #pragma GCC unroll 4
-          for (int m = 0; m < M; ++m) acc += g[m] * in.x[m * kStride + s];
-          store(to, acc);
-        }
-      }
-    });
+            for (int m = 0; m < M; ++m) acc += g[m] * in.x[m * kStride + s];
+            store(to + s * tap, acc);
+          }
+        });
+      });
+    }
   }
 
   // What M outputs read through a row of taps.

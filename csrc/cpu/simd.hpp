@@ -68,6 +68,14 @@ template <class T>
 #endif
 }
 
+// Left alone, the compiler keeps an address of its own for each of many accesses that differ by multiples of a stride,
+// more than there are registers. This one it takes as it is, and makes the others of it.
+template <class T>
+[[gnu::always_inline]] inline T* as_is(T* p) {
+  asm("" : "+r"(p));
+  return p;
+}
+
 // *p in every lane, read whenever it is asked for.
 template <class T>
 [[gnu::always_inline]] inline Vec<T> splat_anew(const T* p) {
