@@ -76,7 +76,8 @@ file(GLOB STAPES_CUDA_SOURCES CONFIGURE_DEPENDS csrc/cuda/*.cu)
 add_library(stapes_cuda OBJECT ${STAPES_CUDA_SOURCES})
 target_include_directories(stapes_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/csrc)
 target_compile_definitions(stapes_cuda PRIVATE STAPES_CUDA)
-target_compile_options(stapes_cuda PRIVATE -Xptxas=-v -Xcompiler=-Wall,-Wextra,-fvisibility=hidden
+# Compressed: machine code for one architecture takes a sixth of what it does by default.
+target_compile_options(stapes_cuda PRIVATE --compress-mode=size -Xptxas=-v -Xcompiler=-Wall,-Wextra,-fvisibility=hidden
   $<$<BOOL:${STAPES_WERROR}>:-Werror=all-warnings>)
 # Keeps what ptxas says of each kernel beside its object; spills that are not expected are as warnings.
 if(STAPES_WERROR)
