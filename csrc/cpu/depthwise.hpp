@@ -125,8 +125,8 @@ class Depthwise {
   static constexpr Index kMostPieces = 64, kLine = 64 / sizeof(T);
 
   // f.operator()<kR, kS, kStride, M, kEdge>(outputs) for all outputs of row p, in order: M neighbours at a time, with kS
-  // taps in a row. kR: the rows of taps, in the common case (3x3, stride 1, all of them in the image), else 0. kEdge: where
-  // pixels of them lie beside the image. kTwice: the last outputs may come with some before them once more.
+  // taps in a row. kR: the rows of taps in the common case (3x3 with stride 1, all rows in the image), else 0. kEdge:
+  // where pixels of them lie beside the image. kTwice: some outputs may come twice, so that the last are M as well.
   template <bool kTwice, class F>
   void for_outputs(Index p, const F& f) const {
     const Index top = p * g_.stride_h + g_.rows.first, step = g_.rows.step;
