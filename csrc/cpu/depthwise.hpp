@@ -123,6 +123,8 @@ class Depthwise {
  private:
   static constexpr int kMostTaps = 3, kOutputs = 4;  // with the pixels of their taps, what the registers hold
   static constexpr Index kMostPieces = 64, kLine = 64 / sizeof(T);
+  // Groups ahead of which memory is fetched; measured where it lies beyond the cache.
+  static constexpr Index kAheadX = 6, kAheadY = 2, kAheadWgrad = 3;
 
   // f.operator()<kR, kS, kStride, M, kEdge>(outputs) for all outputs of row p, in order: M neighbours at a time, with kS
   // taps in a row. kR: the rows of taps in the common case (3x3 with stride 1, all rows in the image), else 0. kEdge:
@@ -187,8 +189,8 @@ class Depthwise {
     const Index C = g_.C, tap = tap_, x_row = g_.rows.step * g_.W * C;
     w += at.r * kS * tap;
     for (Index group = 0; group < at.groups; ++group, x += M * kStride * C, y += M * y_pixel) {
-      fetch<kStride, M>(at, x, x_row);
-      for (Index i = 0; i < M * C; i += kLine) __builtin_prefetch(y + 2 * M * y_pixel + i, 1);
+      fetch<kStride, M>(at, kAheadX, x, x_row);
+      for (Index i = 0; i < M * C; i += kLine) __builtin_prefetch(y + kAheadY * M * y_pixel + i, 1);
       for_channel_vectors<T>(C, [&](auto part, Index c, int n) {
         const auto read = reader.channels(c);
         Vec<T> acc[M];
@@ -225,10 +227,10 @@ class Depthwise {
     }
   }
 
-  // Has the cache fetch what the outputs after the next ones read of the last row, which nobody read before.
+  // Has the cache fetch what the outputs `groups` further on read of the last row, which nobody read before.
   template <int kStride, int M>
-  void fetch(const DepthwiseOutputs& at, const T* x, Index x_row) const {
-    x += (at.rows - 1) * x_row + 3 * M * kStride * g_.C;
+  void fetch(const DepthwiseOutputs& at, Index groups, const T* x, Index x_row) const {
+    x += (at.rows - 1) * x_row + groups * M * kStride * g_.C;
     for (Index i = 0; i < M * kStride * g_.C; i += kLine) __builtin_prefetch(x + i);
   }
 
@@ -239,8 +241,8 @@ class Depthwise {
     const Index C = g_.C, tap = tap_, x_row = g_.rows.step * g_.W * C;
     sums += at.r * kS * tap;
     for (Index group = 0; group < at.groups; ++group, x += M * kStride * C, dy += M * C) {
-      fetch<kStride, M>(at, x, x_row);
-      for (Index i = 0; fetch_dy && i < M * C; i += kLine) __builtin_prefetch(dy + 3 * M * C + i);
+      fetch<kStride, M>(at, kAheadWgrad, x, x_row);
+      for (Index i = 0; fetch_dy && i < M * C; i += kLine) __builtin_prefetch(dy + kAheadWgrad * M * C + i);
       for_channel_vectors<T>(C, [&](auto part, Index c, int n) {
         const auto read = reader.channels(c);
         Vec<T> g[M];
