@@ -34,9 +34,7 @@ PYBIND11_MODULE(STAPES_MODULE, m) {
     if constexpr (cuda::kBuiltIn) {
       return cuda::unavailable_reason();
     } else {
-      return std::string(
-          "this build of Stapes has no CUDA kernels: with an nvcc 13 on PATH, in Stapes's folder, "
-          "pip install . -C cmake.define.STAPES_CUDA=ON");
+      return std::string(cuda::kNotBuiltIn);
     }
   });
   m.def("num_threads", &cpu::num_threads);

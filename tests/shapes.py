@@ -100,6 +100,7 @@ CONV_CASES = (
     ConvCase("depthwise_many_pixels", (3, 31, 50, 4), (4, 3, 3, 1), padding=1, groups=4),
     ConvCase("depthwise_4x4", (2, 7, 9, 8), (8, 4, 4, 1), padding="same", groups=8),
     ConvCase("depthwise_stride2", (2, 9, 8, 16), (16, 3, 3, 1), 2, "same", 1, 16),
+    ConvCase("depthwise_wide", (1, 4, 23, 37), (37, 3, 3, 1), padding=1, groups=37),
     ConvCase("depthwise_stride2_wide", (1, 5, 31, 18), (18, 3, 3, 1), 2, "same", 1, 18),
     ConvCase("depthwise_3x2_wide", (1, 4, 22, 5), (5, 3, 2, 1), padding=1, groups=5),
     ConvCase("depthwise_odd", (2, 5, 7, 17), (17, 3, 3, 1), padding=1, groups=17),

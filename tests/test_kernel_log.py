@@ -23,6 +23,16 @@ sys.stderr.write(Path(__file__).with_name("ptxas.txt").read_text())
 """
 
 
+def compiled(folder, mode, ptxas):
+    """Run kernel_log.py over an nvcc that prints this; return the object's path and the run."""
+    (folder / "nvcc.py").write_text(NVCC)
+    (folder / "ptxas.txt").write_text(ptxas)
+    made = folder / "kernel.o"
+    nvcc = [sys.executable, str(folder / "nvcc.py"), "-c", "kernel.cu", "-o", str(made)]
+    command = [sys.executable, str(KERNEL_LOG), mode, *nvcc]
+    return made, subprocess.run(command, capture_output=True, text=True)
+
+
 @pytest.mark.skipif(shutil.which("c++filt") is None, reason="there is no c++filt")
 @pytest.mark.parametrize(
     ("mode", "spilled", "code", "told"),
@@ -34,13 +44,7 @@ sys.stderr.write(Path(__file__).with_name("ptxas.txt").read_text())
     ],
 )
 def test_spills(tmp_path, mode, spilled, code, told):
-    (tmp_path / "nvcc.py").write_text(NVCC)
-    (tmp_path / "ptxas.txt").write_text(PTXAS.format(spilled=spilled))
-    made = tmp_path / "kernel.o"
-    nvcc = [sys.executable, str(tmp_path / "nvcc.py"), "-c", "kernel.cu", "-o", str(made)]
-    done = subprocess.run(
-        [sys.executable, str(KERNEL_LOG), mode, *nvcc], capture_output=True, text=True
-    )
+    made, done = compiled(tmp_path, mode, PTXAS.format(spilled=spilled))
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith(told)
     assert bool(done.stderr) is bool(told)
@@ -50,3 +54,16 @@ def test_spills(tmp_path, mode, spilled, code, told):
         "kernel": "_Z4spilPf", "arch": "sm_80", "shared": 384, "registers": 40,
         "stack": 16, "spill_stores": spilled, "spill_loads": spilled,
     }  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("c++filt") is None, reason="there is no c++filt")
+@pytest.mark.parametrize(
+    ("arch", "code"), [("sm_100", 0), ("sm_103", 0), ("sm_10", 1), ("sm_80", 1)]
+)
+def test_kernel_that_may_spill(tmp_path, arch, code):
+    """One that spills.txt names, for several architectures."""
+    kernel = "_Z16pooled_dx_kernelIfLi4ENS0_9PoolTilesILi0EEEvv"
+    text = PTXAS.format(spilled=24).replace("_Z4spilPf", kernel).replace("sm_80", arch)
+    made, done = compiled(tmp_path, "compile", text)
+    assert done.returncode == code, done.stderr
+    assert made.exists() is (code == 0)

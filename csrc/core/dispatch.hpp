@@ -19,8 +19,8 @@ void run_cuda(const char* op, const Tensor& where, const Args& args) {
     }
     kCudaKernel(args, reinterpret_cast<cuda::Stream>(where.stream));  // NOLINT(performance-no-int-to-ptr)
   } else {
-    throw std::runtime_error(std::string(op) + ": this build of stapes has no CUDA kernels; got an array on " +
-                             to_string(where.device));
+    throw std::runtime_error(std::string(op) + ": got an array on " + to_string(where.device) + ", but " +
+                             cuda::kNotBuiltIn);
   }
 }
 

@@ -16,6 +16,9 @@ inline constexpr bool kBuiltIn = true;
 #else
 inline constexpr bool kBuiltIn = false;
 #endif
+inline constexpr const char* kNotBuiltIn =
+    "this build of Stapes has no CUDA kernels: with an nvcc 13 on PATH, in Stapes's folder, "
+    "pip install . -C cmake.define.STAPES_CUDA=ON";
 
 // Why no device can be used; empty where one can.
 std::string unavailable_reason();

@@ -5,7 +5,8 @@
     kernel_log.py report NVCC ARGUMENT...    the same, but only tells of such spills
     kernel_log.py table BUILD                prints the figures of a build as a Markdown table
 
-CMake runs the first for every source (csrc/cuda/cuda.cmake).
+CMake runs the first for every source, where warnings are errors, and else the second
+(csrc/cuda/cuda.cmake).
 """
 
 from __future__ import annotations
@@ -68,9 +69,12 @@ def compile_one(command: list[str], *, strict: bool) -> int:
 
 
 def named(record: dict[str, str | int], allowed: list[str]) -> bool:
-    """Tell whether spills.txt has a line "ARCH part-of-the-mangled-name" for this kernel."""
+    """Tell whether spills.txt has a line "ARCH,... part-of-the-mangled-name" for this kernel."""
     pairs = (line.split() for line in allowed)
-    return any(arch == record["arch"] and part in str(record["kernel"]) for arch, part in pairs)
+    return any(
+        record["arch"] in archs.split(",") and part in str(record["kernel"])
+        for archs, part in pairs
+    )
 
 
 def demangled(names: list[str]) -> list[str]:

@@ -11,7 +11,10 @@ namespace stapes::cuda {
 void check(cudaError_t code, const char* call, std::source_location where) {
   if (code == cudaSuccess) return;
   cudaGetLastError();  // forgotten, so that the next call does not report it again
-  throw std::runtime_error(std::string(call) + ": " + cudaGetErrorString(code) + " (" + where.file_name() + ":" +
+  const char* hint = code == cudaErrorNoKernelImageForDevice
+                         ? "; Stapes was built for other GPUs: see STAPES_CUDA_ARCHITECTURES in its README"
+                         : "";
+  throw std::runtime_error(std::string(call) + ": " + cudaGetErrorString(code) + hint + " (" + where.file_name() + ":" +
                            std::to_string(where.line()) + ")");
 }
 
