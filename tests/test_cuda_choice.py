@@ -21,7 +21,7 @@ def program(path, text):
 
 
 def choose(folder, gpus, *, release="13.0", **options):
-    """Run choose.cmake where there are this nvcc (None: none) and these GPUs (None: no driver)."""
+    """Run choose.cmake beside nvcc of a release (None: no nvcc) and GPUs (None: no driver)."""
     nvcc = folder / "nvcc"
     program(nvcc, f'[ $1 = --version ] && echo "release {release}, V1" || printf "{KNOWN}"')
     smi = f'printf "{gpus}"' if gpus is not None else "echo NVIDIA-SMI has failed; exit 9"

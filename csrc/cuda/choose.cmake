@@ -1,6 +1,6 @@
-# Whether there will be CUDA kernels (STAPES_HAS_CUDA), what compiles them (nvcc) and for what (CMAKE_CUDA_ARCHITECTURES).
-# nvcc is looked for in CMAKE_CUDA_COMPILER, CUDACXX, CUDA_HOME, PATH, and NVIDIA's wheels beside this Python
-# (nvidia-cuda-nvcc, -crt, -nvvm, -runtime and -cccl).
+# Whether there will be CUDA kernels (STAPES_HAS_CUDA), what compiles them (nvcc), and for which GPUs
+# (CMAKE_CUDA_ARCHITECTURES). nvcc is looked for in CMAKE_CUDA_COMPILER, CUDACXX, CUDA_HOME, PATH, and NVIDIA's wheels
+# beside this Python (nvidia-cuda-nvcc, -crt, -nvvm, -runtime and -cccl).
 set(STAPES_CUDA AUTO CACHE STRING "CUDA kernels: AUTO (where there are an nvcc 13 and a GPU), ON or OFF")
 set(STAPES_CUDA_ARCHITECTURES "" CACHE STRING
     "What machine code is made for; without -real also PTX, for later ones. Empty: this machine's GPUs, else all")
