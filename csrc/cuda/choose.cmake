@@ -8,7 +8,6 @@ set(STAPES_CUDA_ARCHITECTURES "" CACHE STRING
 # The architectures of this machine's GPUs, such as "86-real;90a-real"; empty where there is none that nvcc serves. For
 # a GPU later than nvcc it is the last architecture, with PTX.
 function(stapes_gpu_architectures nvcc result)
-  set(known)
   execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
                   OUTPUT_VARIABLE gpus ERROR_QUIET RESULT_VARIABLE no_gpus TIMEOUT 60)
   execute_process(COMMAND ${nvcc} --list-gpu-arch OUTPUT_VARIABLE known ERROR_QUIET)
@@ -20,7 +19,7 @@ function(stapes_gpu_architectures nvcc result)
       if(known MATCHES "compute_${gpu}\n")
         string(REGEX REPLACE "^90$" "90a" gpu ${gpu})  # with Hopper's own instructions
         list(APPEND found ${gpu}-real)
-      elseif(gpu GREATER 121)
+      elseif(gpu GREATER 120)
         list(APPEND found 120)
       endif()
     endforeach()
